@@ -1,14 +1,15 @@
 """A reference as every gallery stores it, in a folder's table or in Milvus: a row of plain values and its checksum."""
 
 import zlib
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.spec import Descriptors
 
 Row = tuple[str, str, float | None, float | None, float | None, float | None, str]
 """The values of ROW. `more` is a JSON object."""
@@ -29,11 +30,9 @@ class _Checked(msgspec.Struct, array_like=True, forbid_unknown_fields=True):
 
 def as_row(tile: Tile) -> Row:
     """The stored values of a tile. Raises TypeError when its `more` is not JSON."""
-    numbers = (tile.lat, tile.lon, tile.heading, tile.metres_per_pixel)
-    # SQLite does not store a negative zero, so the checksum would not match.
-    lat, lon, heading, metres = (None if number is None else float(number) + 0.0 for number in numbers)
-    more = msgspec.json.encode(dict(tile.more), order="deterministic").decode()
-    return tile.id, tile.file, lat, lon, heading, metres, more
+    more = msgspec.json.encode(dict(tile.more), order="deterministic").decode() if tile.more else "{}"
+    lat, lon, heading = _number(tile.lat), _number(tile.lon), _number(tile.heading)
+    return tile.id, tile.file, lat, lon, heading, _number(tile.metres_per_pixel), more
 
 
 def as_tile(row: Row) -> Tile:
@@ -43,6 +42,13 @@ def as_tile(row: Row) -> Tile:
     return Tile(each.id, each.file, each.lat, each.lon, each.heading, each.metres_per_pixel, more)
 
 
-def checksum(row: tuple[Any, ...], descriptor: NDArray[np.float32]) -> int:
-    """CRC-32 of a reference's stored values (a Row unless it is damaged) and its float32 descriptor [D]."""
-    return zlib.crc32(np.ascontiguousarray(descriptor, "<f4").data, zlib.crc32(msgspec.msgpack.encode(row)))
+def checksums(rows: Iterable[tuple[Any, ...]], descriptors: Descriptors) -> Iterator[int]:
+    """CRC-32 of each reference's stored values (a Row unless it is damaged) and its descriptor, of float32 [N, D]."""
+    encode = msgspec.msgpack.Encoder().encode
+    for row, descriptor in zip(rows, np.ascontiguousarray(descriptors, "<f4"), strict=True):
+        yield zlib.crc32(descriptor, zlib.crc32(encode(row)))
+
+
+def _number(value: float | None) -> float | None:
+    # SQLite does not store a negative zero, so the checksum would not match.
+    return None if value is None else float(value) + 0.0

@@ -13,6 +13,8 @@ from geodtr.runtime.spec import Descriptors
 
 Compression = Literal["float16", "int8"]
 
+_BLOCK_VALUES = 1 << 17
+
 
 @dataclass(frozen=True, slots=True)
 class Compressed:
@@ -41,6 +43,17 @@ def compress(rows: Descriptors, compression: Compression) -> Compressed:
 
     int8 is symmetric: a row's largest value becomes 127 or -127. Errors are measured, and rounded up.
     """
+    # Blocks that stay in the processor's cache take a third of the time.
+    step = max(1, _BLOCK_VALUES // max(1, rows.shape[1]))
+    blocks = [_compress(rows[start : start + step], compression) for start in range(0, max(1, len(rows)), step)]
+    return Compressed(
+        np.concatenate([block.values for block in blocks]),
+        np.concatenate([block.scales for block in blocks]),
+        np.concatenate([block.errors for block in blocks]),
+    )
+
+
+def _compress(rows: Descriptors, compression: Compression) -> Compressed:
     # The checksum detects damaged rows, not this function.
     with np.errstate(over="ignore", invalid="ignore"):
         if compression == "float16":

@@ -16,7 +16,7 @@ Any number of processes may read while one writes. Each reads the references as 
 import os
 import sqlite3
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import replace
@@ -32,6 +32,7 @@ from geodtr.runtime.gallery.base import GalleryInfo, PositionedRows, Positions, 
 from geodtr.runtime.gallery.folder.opening import open_snapshot, table_errors
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
+    PARAMETERS,
     State,
     as_stored,
     check_manifest,
@@ -52,6 +53,8 @@ from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Descriptors
 
 _FETCHED = 1024
+_FEW = 200
+"""More tiles than this are not asked for to be asked for again."""
 _KEPT = 1 << 14
 """Tiles that stay in memory, some 10 MB: those around a vehicle are found again and again."""
 _LOOKED_THROUGH = 50_000
@@ -137,6 +140,9 @@ class FolderGallery(PositionedRows):
     def tiles(self, rows: Iterable[int]) -> list[Tile]:
         """What is known of the references in `rows`, in their order. Raises IndexError when a row does not exist."""
         self._check_open()
+        rows = list(rows)
+        if len(rows) > _FEW:
+            return self._read_tiles([self._slot(row) for row in rows])
         query, tiles = f"SELECT {COLUMNS} FROM reference WHERE slot = ?", list[Tile]()
         with self._lock, table_errors(self.path):
             for row in rows:
@@ -148,6 +154,17 @@ class FolderGallery(PositionedRows):
                     self._kept[row] = tile
                 # The caller may change its own.
                 tiles.append(replace(tile, more=deepcopy(tile.more) if tile.more else {}))
+        return tiles
+
+    def _read_tiles(self, slots: Sequence[int]) -> list[Tile]:
+        """Many at once, of which none is kept."""
+        tiles = list[Tile]()
+        with self._lock, table_errors(self.path):
+            for start in range(0, len(slots), PARAMETERS):
+                part = slots[start : start + PARAMETERS]
+                query = f"SELECT slot, {COLUMNS} FROM reference WHERE slot IN ({', '.join('?' * len(part))})"
+                held = {row[0]: row[1:] for row in self._database.execute(query, part)}
+                tiles += [as_stored(held.get(slot)) for slot in part]
         return tiles
 
     def all_tiles(self) -> Iterator[Tile]:

@@ -65,6 +65,8 @@ _IN_BAND = (
     "AND lon BETWEEN ? AND ?"
 )
 COLUMNS = ", ".join(ROW)
+PARAMETERS = 500
+"""Of one statement; SQLite before 3.32 takes 999 at most."""
 
 
 class State(NamedTuple):

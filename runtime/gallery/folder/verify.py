@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from geodtr.runtime.errors import GalleryError
 from geodtr.runtime.files import check_regular
@@ -24,10 +25,11 @@ from geodtr.runtime.gallery.folder.table import (
 )
 from geodtr.runtime.gallery.folder.vectors import DescriptorFiles, Mapped
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest
-from geodtr.runtime.gallery.row import checksum
+from geodtr.runtime.gallery.row import checksums
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.search.quantize import Compressed, compress
+from geodtr.runtime.search.topk import Rows
 
 _ROWS_AT_ONCE = 4096
 
@@ -99,17 +101,21 @@ def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Stor
     slots = np.array([row[0] for row in there], np.int64)
     exact = mapped.exact[slots]
     again = None if storage == "float32" else compress(exact, storage)
-    for index, (slot, expected, *row) in enumerate(there):
-        if checksum((*row,), exact[index]) != expected:
+    same = None if mapped.compressed is None or again is None else _same(mapped.compressed, slots, again)
+    for index, (row, found) in enumerate(zip(there, checksums([row[2:] for row in there], exact), strict=True)):
+        slot, expected, name, *_rest = row
+        if found != expected:
             what = "its descriptor, or its row of the table, was changed after it was written"
-            yield Fault(str(row[0]), f"row {slot}: {what}")
-        elif mapped.compressed is not None and again is not None and not _same(mapped.compressed, slot, again, index):
-            yield Fault(str(row[0]), f"row {slot}: its {storage} descriptor was changed; compacting writes it again")
+            yield Fault(str(name), f"row {slot}: {what}")
+        elif same is not None and not same[index]:
+            yield Fault(str(name), f"row {slot}: its {storage} descriptor was changed; compacting writes it again")
 
 
-def _same(one: Compressed, row: int, other: Compressed, other_row: int) -> bool:
-    """Whether two compressed rows are the same bytes, NaN and all."""
-    return all(
-        a[row].tobytes() == b[other_row].tobytes()
-        for a, b in ((one.values, other.values), (one.scales, other.scales), (one.errors, other.errors))
-    )
+def _same(one: Compressed, rows: Rows, other: Compressed) -> NDArray[np.bool_]:
+    """Whether the `rows` of one are the same bytes as the other's, NaN and all, [N]."""
+    pairs = ((one.values[rows], other.values), (one.scales[rows], other.scales), (one.errors[rows], other.errors))
+    return np.all([(_bytes(ours) == _bytes(theirs)).all(axis=1) for ours, theirs in pairs], axis=0)
+
+
+def _bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(rows).view(np.uint8).reshape(len(rows), -1)

@@ -20,6 +20,7 @@ from geodtr.runtime.gallery.folder.opening import KEPT_LOG, LOCK, create, open_f
 from geodtr.runtime.gallery.folder.table import (
     COLUMNS,
     FILE_NAME,
+    PARAMETERS,
     State,
     complete_schema,
     has_checksums,
@@ -31,7 +32,7 @@ from geodtr.runtime.gallery.folder.vectors import DescriptorFiles
 from geodtr.runtime.gallery.location import command
 from geodtr.runtime.gallery.manifest import FILE_NAME as MANIFEST
 from geodtr.runtime.gallery.manifest import GalleryManifest, read_gallery_manifest, write_gallery_manifest
-from geodtr.runtime.gallery.row import as_row, checksum
+from geodtr.runtime.gallery.row import Row, as_row, checksums
 from geodtr.runtime.search.topk import Rows
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
@@ -105,9 +106,7 @@ class FolderWriter:
         """As GalleryWriter.missing."""
         check_tiles(str(self.path), tiles)
         missing = list[Tile]()
-        for tile in tiles:
-            with table_errors(self.path):
-                held = self._database.execute(f"SELECT {COLUMNS} FROM reference WHERE id = ?", (tile.id,)).fetchone()
+        for tile, held in self._held(tiles):
             if held is None:
                 missing.append(tile)
             elif held != as_row(tile):
@@ -121,11 +120,7 @@ class FolderWriter:
 
     def first_held(self, tiles: Sequence[Tile]) -> str | None:
         """The id of the first of `tiles` whose id the gallery holds; None where it holds none."""
-        with table_errors(self.path):
-            for tile in tiles:
-                if self._database.execute("SELECT 1 FROM reference WHERE id = ?", (tile.id,)).fetchone():
-                    return tile.id
-        return None
+        return next((tile.id for tile, held in self._held(tiles) if held is not None), None)
 
     def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
         """As GalleryWriter.add: all of them or none."""
@@ -133,11 +128,11 @@ class FolderWriter:
         check_descriptors(tiles, descriptors, self.manifest.descriptor_size)
         rows = [as_row(tile) for tile in tiles]
         with self._change() as state:
-            for row in rows:
-                if self._database.execute("SELECT 1 FROM reference WHERE id = ?", row[:1]).fetchone():
-                    raise GalleryError(
-                        f"{self.path} holds a tile {row[0]!r} already; ids must differ. To replace it, remove it first."
-                    )
+            held = self.first_held(tiles)
+            if held is not None:
+                raise GalleryError(
+                    f"{self.path} holds a tile {held!r} already; ids must differ. To replace it, remove it first."
+                )
             files = self._files(state)
             files.check(state.slots)
             try:
@@ -146,8 +141,10 @@ class FolderWriter:
                 self._database.executemany(
                     f"INSERT INTO reference (slot, {COLUMNS}, checksum) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                     (
-                        (slot, *row, checksum(row, descriptor))
-                        for slot, (row, descriptor) in enumerate(zip(rows, descriptors, strict=True), state.slots)
+                        (slot, *row, checksum)
+                        for slot, (row, checksum) in enumerate(
+                            zip(rows, checksums(rows, descriptors), strict=True), state.slots
+                        )
                     ),
                 )
                 write_state(self._database, state._replace(slots=state.slots + len(rows)))
@@ -233,6 +230,15 @@ class FolderWriter:
         else:
             files.set_leftovers_aside()
         complete_schema(self.path, self._database)
+
+    def _held(self, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, Row | None]]:
+        """Each of `tiles` with what the table holds under its id."""
+        for start in range(0, len(tiles), PARAMETERS):
+            block = list(tiles[start : start + PARAMETERS])
+            query = f"SELECT {COLUMNS} FROM reference WHERE id IN ({', '.join('?' * len(block))})"
+            with table_errors(self.path):
+                held = {row[0]: row for row in self._database.execute(query, [tile.id for tile in block])}
+            yield from ((tile, held.get(tile.id)) for tile in block)
 
     def _files(self, state: State) -> DescriptorFiles:
         return DescriptorFiles(self.path, state.generation, self.manifest.descriptor_size, self.manifest.storage)

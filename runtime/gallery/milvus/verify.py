@@ -10,7 +10,7 @@ from geodtr.runtime.gallery.location import MilvusLocation
 from geodtr.runtime.gallery.milvus.client import KEY, Entity, block_of
 from geodtr.runtime.gallery.milvus.reader import MilvusGallery, open_milvus
 from geodtr.runtime.gallery.milvus.schema import CHECKSUM, row_of, row_values, vectors_of
-from geodtr.runtime.gallery.row import checksum
+from geodtr.runtime.gallery.row import checksums
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Descriptors
 
@@ -43,11 +43,12 @@ def verify(place: MilvusLocation, *, track: Track = untracked) -> Verified:
 
 
 def _faults(block: Sequence[Entity], descriptors: Descriptors) -> Iterator[Fault]:
-    for entity, descriptor in zip(block, descriptors, strict=True):
+    sums = checksums(map(row_values, block), descriptors)
+    for entity, found in zip(block, sums, strict=True):
         name = str(entity["id"])
         if entity[KEY] != row_of(name):
             yield Fault(name, f"row {entity[KEY]} is not its own")
-        elif checksum(row_values(entity), descriptor) != entity[CHECKSUM]:
+        elif found != entity[CHECKSUM]:
             yield Fault(name, "its descriptor, or another field, was changed after it was written")
 
 

@@ -17,7 +17,6 @@ from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import KEY, LONGEST_TEXT, Collection
 from geodtr.runtime.gallery.milvus.connection import remove_file
 from geodtr.runtime.gallery.milvus.schema import (
-    CHECKSUM,
     FIELDS,
     FINISHED,
     MANIFEST,
@@ -25,7 +24,7 @@ from geodtr.runtime.gallery.milvus.schema import (
     row_of,
     row_values,
 )
-from geodtr.runtime.gallery.row import ROW, as_row, checksum
+from geodtr.runtime.gallery.row import ROW, Row, as_row, checksums
 from geodtr.runtime.sources.tile import Tile, check_tiles
 from geodtr.runtime.spec import Descriptors
 
@@ -115,14 +114,14 @@ class MilvusWriter:
 
     def missing(self, tiles: Sequence[Tile]) -> list[Tile]:
         """As GalleryWriter.missing."""
-        self._check(tiles)
+        rows = self._check(tiles)
         held = self._collection.get([row_of(tile.id) for tile in tiles], ROW) if len(self) else {}
         missing = list[Tile]()
-        for tile in tiles:
+        for tile, row in zip(tiles, rows, strict=True):
             entity = held.get(row_of(tile.id))
             if entity is None:
                 missing.append(tile)
-            elif row_values(entity) != as_row(tile):
+            elif row_values(entity) != row:
                 raise GalleryError(
                     f"{self.name} holds a tile {entity['id']!r} already, from {entity['file']!r} at {entity['lat']}, "
                     f"{entity['lon']}; now {tile.id!r} is {tile.file!r} at {tile.lat}, {tile.lon}. To replace it, "
@@ -132,22 +131,21 @@ class MilvusWriter:
 
     def add(self, tiles: Sequence[Tile], descriptors: Descriptors) -> None:
         """As GalleryWriter.add; what was stopped halfway may have added some of them."""
-        self._check(tiles)
+        rows = self._check(tiles)
         check_descriptors(tiles, descriptors, self.manifest.descriptor_size)
         if not tiles:
             return
         keys = [row_of(tile.id) for tile in tiles]
-        for entity in self._collection.get(keys, ["id"]).values():
+        if held := self._collection.get(keys, ()):
+            tile = next(tile for tile, key in zip(tiles, keys, strict=True) if key in held)
             raise GalleryError(
-                f"{self.name} holds a tile {entity['id']!r} already; ids must differ. To replace it, remove it first."
+                f"{self.name} holds a tile {tile.id!r} already; ids must differ. To replace it, remove it first."
             )
-        rows = [as_row(tile) for tile in tiles]
-        entities = [
-            {KEY: key, **dict(zip(ROW, row, strict=True)), CHECKSUM: checksum(row, descriptor)}
-            for key, row, descriptor in zip(keys, rows, descriptors, strict=True)
-        ]
+        columns = [*zip(*rows, strict=True), [*checksums(rows, descriptors)]]
         self._written = True
-        self._collection.upsert(entities, np.ascontiguousarray(descriptors, np.float32))
+        self._collection.upsert(
+            keys, [*zip(FIELDS, columns, strict=True)], np.ascontiguousarray(descriptors, np.float32)
+        )
 
     def finish(self) -> None:
         """Say that the gallery is built, once all of it is where it lasts."""
@@ -191,17 +189,21 @@ class MilvusWriter:
     def _names(self) -> dict[int, str]:
         return {entity[KEY]: entity["id"] for block in self._collection.each(["id"], 4096) for entity in block}
 
-    def _check(self, tiles: Sequence[Tile]) -> None:
-        """Raise DataError naming a tile that cannot be stored, or whose row number equals another's."""
+    def _check(self, tiles: Sequence[Tile]) -> list[Row]:
+        """The tiles' stored values. Raises DataError naming a tile that cannot be stored, or whose row number equals
+        another's.
+        """
         check_tiles(self.name, tiles)
-        rows = dict[int, str]()
-        for tile in tiles:
-            other = rows.setdefault(row_of(tile.id), tile.id)
+        rows, keys = [as_row(tile) for tile in tiles], dict[int, str]()
+        for tile, row in zip(tiles, rows, strict=True):
+            other = keys.setdefault(row_of(tile.id), tile.id)
             if other != tile.id:
                 raise DataError(f"Tiles {other!r} and {tile.id!r} share one row of Milvus. Rename one of them.")
-            for name, text in zip(("id", "file", "more"), (tile.id, tile.file, as_row(tile)[-1]), strict=True):
-                if len(text.encode()) > LONGEST_TEXT:
+            for name, text in zip(("id", "file", "more"), (row[0], row[1], row[-1]), strict=True):
+                # A character is at most 4 bytes.
+                if len(text) > LONGEST_TEXT // 4 and len(text.encode()) > LONGEST_TEXT:
                     raise DataError(
                         f"Tile {tile.id[:80]!r}: its {name} has {len(text.encode()):,} bytes, and Milvus keeps "
                         f"{LONGEST_TEXT:,}. Say less of it, or keep the gallery in a folder."
                     )
+        return rows

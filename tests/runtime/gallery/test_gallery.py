@@ -3,10 +3,12 @@
 import csv
 import json
 import math
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from tiny_gallery import (
 
 from geodtr.runtime.errors import (
     ConfigError,
+    DataError,
     GalleryError,
     OutputExists,
 )
@@ -41,7 +44,7 @@ from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.names import STORAGES, Storage
 from geodtr.runtime.search import exact
 from geodtr.runtime.search.quantize import Compression, compress
-from geodtr.runtime.sources.tile import Tile
+from geodtr.runtime.sources.tile import Tile, check_tiles
 
 JSON = st.recursive(
     st.none()
@@ -95,6 +98,52 @@ def test_what_a_caller_does_to_a_tile_changes_no_later_answer(tmp_path: Path, mo
             changed: Any = gallery.tile(0).more
             assert changed == more
             changed.setdefault("window", []).append(9)
+
+
+def test_many_references_at_once_are_stored_as_few_by_few(tmp_path: Path) -> None:
+    tiles = [replace(tile, more={"n": n} if n % 3 else {}) for n, tile in enumerate(made_tiles(1_200).tiles)]
+    rows = unit_rows(len(tiles), 300, 1)
+    at_once = fill(tmp_path / "at-once", tiles, rows, "int8")
+    with FolderWriter.create(tmp_path / "by-few", open_folder(at_once).manifest) as writer:
+        for start in range(0, len(tiles), 53):
+            writer.add(tiles[start : start + 53], rows[start : start + 53])
+        assert writer.missing([*tiles, Tile("new", "new.png")]) == [Tile("new", "new.png")]
+        with pytest.raises(GalleryError, match="holds a tile '1100' already"):
+            writer.add([Tile("new", "new.png"), *tiles[1_100:]], rows[1_099:])
+        writer.finish()
+    for name in ("float32", "int8", "scales"):
+        one, other = ((tmp_path / folder / f"descriptors-1.{name}").read_bytes() for folder in ("at-once", "by-few"))
+        assert one == other
+    assert not verify(at_once) and not verify(tmp_path / "by-few")
+    backwards = range(len(tiles) - 1, -1, -1)
+    with open_folder(at_once) as gallery, open_folder(tmp_path / "by-few") as other_gallery:
+        assert gallery.tiles(backwards) == other_gallery.tiles(backwards) == tiles[::-1]
+
+
+@pytest.mark.parametrize(
+    ("changes", "fault"),
+    [
+        ({"id": "0001"}, "its id is taken by another tile"),
+        ({"id": ""}, "its id is empty"),
+        ({"lat": None}, "both or neither must be known"),
+        ({"lat": 90.5}, "lat is 90.5; it must lie within"),
+        ({"lon": math.nan}, "lon is nan; it must lie within"),
+        ({"heading": -361}, "heading is -361; it must lie within"),
+        ({"metres_per_pixel": 0.0}, "metres_per_pixel is 0.0; it must be above 0"),
+        ({"metres_per_pixel": math.inf}, "metres_per_pixel is inf; it must be above 0"),
+        ({"file": "\udcff.png"}, "a name is not UTF-8"),
+        ({"more": {"of": object()}}, "it cannot be written down as JSON"),
+        ({"more": {"number": 2**64}}, "it cannot be written down as JSON"),
+    ],
+)
+def test_the_first_impossible_tile_of_many_is_named(changes: dict[str, Any], fault: str) -> None:
+    tiles = [Tile(f"{n:04}", f"{n}.png", 48.0, 8.0, more={"n": n} if n % 2 else {}) for n in range(5_000)]
+    check_tiles("many", tiles)
+    tiles[4_500] = replace(tiles[4_500], **changes)
+    tiles[4_600] = replace(tiles[4_600], lat=91.0)
+    with pytest.raises(DataError, match=re.escape(fault)) as raised:
+        check_tiles("many", tiles)
+    assert f"tile {tiles[4_500].id!r}" in str(raised.value)
 
 
 def test_a_copy_of_a_gallery_leaves_the_tiles_in_memory_that_are_in_use(
