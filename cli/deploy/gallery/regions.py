@@ -8,8 +8,6 @@ from geodtr.cli.options import AsJson, argument, flag, out_option
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Storage
 
-_CALIBRATE = "Calibrations are not copied: geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
-
 
 def split(
     gallery: Annotated[Path, argument("FOLDER", "A gallery folder.")],
@@ -40,7 +38,7 @@ def split(
         return
     for name, count in counts.items():
         output.print(f"{out / name}: {count} tiles", soft_wrap=True)
-    messages.print(_CALIBRATE)
+    _mention_calibrations(gallery)
 
 
 def merge(
@@ -58,4 +56,12 @@ def merge(
     if as_json:
         show_json({"references": count})
         return
-    messages.print(f"Wrote {out}: {count} tiles. {_CALIBRATE}")
+    messages.print(f"Wrote {out}: {count} tiles.")
+    _mention_calibrations(*galleries)
+
+
+def _mention_calibrations(*galleries: Path) -> None:
+    from geodtr.runtime.localization.calibration import is_calibrated
+
+    if any(map(is_calibrated, galleries)):
+        messages.print("Calibrations are not copied: geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC")
