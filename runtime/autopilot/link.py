@@ -25,7 +25,7 @@ from geodtr.runtime.autopilot.messages import (
     odometry,
     require_pymavlink,
 )
-from geodtr.runtime.autopilot.prediction import Gates, Predictor
+from geodtr.runtime.autopilot.prediction import Gates, HeldBack, Predictor
 from geodtr.runtime.autopilot.settings import Settings
 from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
 from geodtr.runtime.autopilot.transport import Transport, check_address
@@ -291,9 +291,9 @@ class Link:
             age = 0.0 if taken is None else now - taken
             self._send_position(self._options.gates.admit(waypoint, track=False, age=age), now)
 
-    def _send_position(self, position: Position | str, now: float) -> None:
-        if isinstance(position, str):
-            self.held_back[position] += 1
+    def _send_position(self, position: Position | HeldBack, now: float) -> None:
+        if isinstance(position, HeldBack):
+            self.held_back[position.reason] += 1
             return
         message = self._message(position, self._vehicle.clock.stamp(now, time.time()))
         if message is None:

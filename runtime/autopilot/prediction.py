@@ -27,6 +27,13 @@ _LEAST = 0.1
 
 
 @dataclass(frozen=True, slots=True)
+class HeldBack:
+    """That a position may not be given, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Gates:
     """Which positions are sent. Raises ConfigError naming a value out of range.
 
@@ -61,23 +68,23 @@ class Gates:
                 "would be. Lower it, or raise that.",
             )
 
-    def admit(self, answer: Waypoint, *, track: bool, grown: float = 0.0, age: float = 0.0) -> Position | str:
+    def admit(self, answer: Waypoint, *, track: bool, grown: float = 0.0, age: float = 0.0) -> Position | HeldBack:
         """The position that an answer may claim, or why it is held back. `track`: its radii are a filter's belief.
         `grown`: metres of sigma that motion has added since.
         """
         if answer.lat is None or answer.lon is None or not (answer.reliable or (track and self.send_lost)):
-            return answer.state
+            return HeldBack(answer.state)
         if age > OLDEST:
-            return "too old"
+            return HeldBack("too old")
         believed = 0.0 if answer.within_68_m is None else answer.within_68_m / SIGMAS_68
         if track or answer.within_68_m is None or answer.covariance_m2 is not None:
             if self.uncalibrated_sigma is None:
-                return "uncalibrated"
+                return HeldBack("uncalibrated")
             believed = max(self.uncalibrated_sigma, believed)
         sigma = math.hypot(believed, grown)
         tail = 0.0 if track or answer.within_95_m is None else answer.within_95_m / SIGMAS_95
         if max(sigma, tail) > self.max_sigma:
-            return "radius too wide"
+            return HeldBack("radius too wide")
         return Position(answer.lat, answer.lon, max(sigma, _LEAST), age, reliable=answer.reliable)
 
 
@@ -116,20 +123,22 @@ class Predictor:
             while self._rows[0].time < row.time - 2 * OLDEST:
                 self._rows.popleft()
 
-    def position(self, now: float) -> Position | str:
+    def position(self, now: float) -> Position | HeldBack:
         """The position that holds now, or why none may be sent."""
         with self._lock:
             answer = self._answer
             if answer is None or answer.lat is None or answer.lon is None or answer.time_s is None:
-                return "no answer yet" if answer is None else answer.state
+                return HeldBack("no answer yet" if answer is None else answer.state)
             if not self._rows:
-                return "no odometry"
+                return HeldBack("no odometry")
             last, beyond = self._rows[-1], max(0.0, now - self._arrived)
             age = last.time + beyond - answer.time_s
-            if beyond > HORIZON or age < 0:
-                return "the odometry has stopped" if beyond > HORIZON else "the odometry's clock jumped"
+            if beyond > HORIZON:
+                return HeldBack("the odometry has stopped")
+            if age < 0:
+                return HeldBack("the odometry's clock jumped")
             if age > OLDEST:
-                return "too old"
+                return HeldBack("too old")
             # A row leads to its time from the one before; of the first only a part may come after the answer.
             after = [(row.motion, row.time - answer.time_s) for row in self._rows if row.time > answer.time_s]
             motions = [motion.lasting(min(seconds, motion.seconds)) for motion, seconds in after]
@@ -137,7 +146,7 @@ class Predictor:
             lat, lon, gone = _moved(answer.lat, answer.lon, answer.heading or 0.0, motions)
             grown = math.hypot(self._noise.scale * gone, self._noise.drift * math.sqrt(age))
             position = self._gates.admit(replace(answer, lat=lat, lon=lon), track=True, grown=grown)
-            return position if isinstance(position, str) else replace(position, reset_counter=self._resets)
+            return position if isinstance(position, HeldBack) else replace(position, reset_counter=self._resets)
 
 
 def _moved(lat: float, lon: float, heading: float, motions: Iterable[Motion]) -> tuple[float, float, float]:
