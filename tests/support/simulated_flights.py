@@ -1,5 +1,6 @@
 """Flights of a simulated vehicle beside a link of this project, and the program beside one that stands."""
 
+import logging
 import subprocess
 import sys
 import time
@@ -124,3 +125,23 @@ def linked(
         finally:
             closed.set()
             tracker.join(2)  # its next row; none comes where the autopilot has no motion
+
+
+def arms_by_its_camera(vehicle: Simulator, world: TinyWorld, folder: Path, message: str) -> None:
+    """A vehicle that stands on the tile SEEN, without GNSS, gets its position by what its camera sees, and arms."""
+    with localizing(vehicle, world, folder, message):
+        vehicle.arm()
+        assert off(vehicle) < 5
+    assert vehicle.complaints == []
+
+
+def flies_by(vehicle: Simulator, message: MavlinkMessage) -> float:
+    """The vehicle flies 100 m by the messages alone, and nothing is wrong; by how many metres it is off at most."""
+    reported = list[str]()
+    with linked(vehicle, message, reported):
+        vehicle.take_off(15)
+        errors = fly_north(vehicle, 100)
+    logging.getLogger(__name__).info("%s: %.2f m off at most", message, max(errors))  # --log-cli-level=INFO
+    assert vehicle.complaints == []
+    assert reported == []
+    return max(errors)
