@@ -10,8 +10,8 @@ import socket
 import time
 from typing import Protocol
 
-from geodtr.runtime.errors import ConfigError, MissingDependency, UserError
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.installation import needing
 
 ALLOWED = "udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT, serial:DEVICE or serial:DEVICE:BAUD"
 BAUD = 921_600
@@ -176,10 +176,8 @@ class _Tcp:
 
 class _Serial:
     def __init__(self, device: str, baud: int) -> None:
-        try:
+        with needing("A serial line needs pyserial", "mavlink"):
             import serial
-        except ModuleNotFoundError:
-            raise MissingDependency(f"A serial line needs pyserial: {install_hint('mavlink')}") from None
         try:
             self._port = serial.Serial(device, baud, timeout=0, write_timeout=0)
         except ValueError as error:

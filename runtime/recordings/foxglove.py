@@ -14,11 +14,10 @@ from typing import Any
 
 import msgspec
 
-from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_new_file, new_file, signals_held
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import displacement, rotation_of
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 from geodtr.runtime.localization.fix import SIGMAS_68
 from geodtr.runtime.localization.waypoint import Waypoint, record
 from geodtr.runtime.recordings.pictures import Pictures
@@ -48,14 +47,9 @@ def check_mcap(path: Path) -> None:
     extra.
     """
     check_new_file(path, (SUFFIX,))
-    try:
+    with needing("Writing MCAP needs mcap and foxglove-schemas-protobuf", "recordings"):
         import foxglove_schemas_protobuf  # noqa: F401 (only to see whether they can be imported)
         import mcap.writer  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency(
-            f"Writing MCAP needs mcap and foxglove-schemas-protobuf, which cannot be imported ({error}): "
-            f"{install_hint('recordings')}"
-        ) from None
 
 
 @contextmanager
