@@ -119,7 +119,17 @@ def _opened(address: str) -> Port:
     return _Udp(host, port, listens=network[1] == "udpin")
 
 
-class _Udp:
+class _Socket:
+    _socket: socket.socket
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Udp(_Socket):
     """`listens`: for the peer that sends first; else at an address that is known."""
 
     def __init__(self, host: str, port: int, *, listens: bool) -> None:
@@ -134,9 +144,6 @@ class _Udp:
             self._socket.close()
             raise
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
     def receive(self) -> bytes:
         data, peer = self._socket.recvfrom(_LARGEST)
         if self._listens:
@@ -147,18 +154,12 @@ class _Udp:
         if self._peer is not None:
             self._socket.sendto(data, self._peer)
 
-    def close(self) -> None:
-        self._socket.close()
 
-
-class _Tcp:
+class _Tcp(_Socket):
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), timeout=_CONNECT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def receive(self) -> bytes:
         data = self._socket.recv(_LARGEST)
@@ -169,9 +170,6 @@ class _Tcp:
     def send(self, data: bytes) -> None:
         if self._socket.send(data) < len(data):
             raise ConnectionResetError  # a part of a message would garble the next one
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 class _Serial:

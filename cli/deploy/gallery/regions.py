@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 from geodtr.cli.console import messages, output, show_json, track
-from geodtr.cli.options import AsJson, argument, flag, out_option
+from geodtr.cli.options import AsJson, argument, flag, numbers_of, out_option
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Storage
 
@@ -21,13 +21,8 @@ def split(
     from geodtr.runtime.gallery.regions import split as split_gallery
 
     if box is not None and grid is None:
-        try:
-            south, west, north, east = (float(part) for part in box.split(","))
-        except ValueError:
-            raise ConfigError(
-                f"--box {box!r} is not SOUTH,WEST,NORTH,EAST in degrees, for example 48.1,11.4,48.2,11.7."
-            ) from None
-        region: InBox | InGrid = InBox(south, west, north, east)
+        edges = numbers_of(box, "--box", "48.1,11.4,48.2,11.7", named="SOUTH,WEST,NORTH,EAST in degrees", count=4)
+        region: InBox | InGrid = InBox(*edges)
     elif grid is not None and box is None:
         region = InGrid(grid)
     else:

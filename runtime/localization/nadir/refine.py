@@ -123,11 +123,6 @@ class Refiner:
         self._options = options
         self._guesses = Guesses(self._map, tile_metres, nadir, options.places)
 
-    @property
-    def places(self) -> int:
-        """How many places are tried at most."""
-        return self._options.places
-
     def refine(
         self,
         frame: Image.Image,

@@ -4,6 +4,7 @@ made of them.
 Knows tile numbers; where their images are kept, in a folder or in one file, is a store's.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -72,6 +73,12 @@ def metres_per_pixel(lat: float, zoom: int, side: int) -> float:
     """
     north, east = metres_per_degree(lat)
     return float(east + north * cos(radians(lat))) / 2 * 360 / (side * (1 << zoom))
+
+
+def merged_of(tile: Tile) -> int:
+    """How many map tiles a side a reference is merged of, by its id."""
+    merged = re.search(r"\+(\d{1,2})$", tile.id)
+    return int(merged[1]) if merged else 1
 
 
 class TileStore(Protocol):
