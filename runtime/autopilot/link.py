@@ -7,12 +7,13 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from math import isfinite
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import SimpleNamespace, TracebackType
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import (
@@ -31,7 +32,7 @@ from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
 from geodtr.runtime.autopilot.transport import Transport, check_address
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.autopilot.watch import Watch
-from geodtr.runtime.errors import ArgumentError, ConfigError
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
@@ -58,15 +59,13 @@ class LinkOptions:
 
     address: str
     kind: MavlinkMessage = "global-position-sensor"
-    rate: float | None = None
+    rate: Annotated[float | None, Meta(ge=0.1, le=100, description="messages a second")] = None
     gates: Gates = field(default_factory=Gates)
     tlog: Path | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
         check_address(self.address)
-        if self.rate is not None and not (isfinite(self.rate) and 0.1 <= self.rate <= 100):
-            raise ArgumentError("rate", f"is {self.rate}; allowed are 0.1 to 100 messages a second.")
 
 
 class Link:

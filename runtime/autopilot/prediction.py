@@ -8,6 +8,9 @@ from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from threading import Lock
+from typing import Annotated
+
+from msgspec import Meta
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import Position
@@ -51,16 +54,12 @@ class Gates:
         Send a track's position too while it is not tracking.
     """
 
-    uncalibrated_sigma: float | None = None
-    max_sigma: float = 50.0
+    uncalibrated_sigma: Annotated[float | None, Meta(gt=0, description="metres")] = None
+    max_sigma: Annotated[float, Meta(gt=0, description="metres")] = 50.0
     send_lost: bool = False
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name in ("uncalibrated_sigma", "max_sigma"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ArgumentError(name, f"is {value}; a number of metres above 0 is needed.")
         if self.uncalibrated_sigma is not None and self.uncalibrated_sigma > self.max_sigma:
             raise ArgumentError(
                 "uncalibrated_sigma",

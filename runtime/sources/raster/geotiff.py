@@ -8,9 +8,10 @@ from itertools import pairwise
 from math import isfinite
 from pathlib import Path
 from shlex import quote
-from typing import Any, overload
+from typing import Annotated, Any, overload
 
 import numpy as np
+from msgspec import Meta
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ArgumentError, ConfigError, DataError, ImageError
@@ -54,10 +55,10 @@ class GeoTiffOptions:
 
     tile_metres: float | tuple[float, ...]
     stride_metres: float | tuple[float, ...] | None = None
-    tile_pixels: int | None = None
+    tile_pixels: Annotated[int | None, Meta(ge=1, le=LARGEST_TILE)] = None
     bands: tuple[int, ...] | None = None
     stretch: tuple[float, float] | None = None
-    max_empty: float = 0.2
+    max_empty: Annotated[float, Meta(ge=0, le=1)] = 0.2
     nodata: float | None = None
 
     def __post_init__(self) -> None:
@@ -75,16 +76,12 @@ class GeoTiffOptions:
                     f"Tiles of {small:g} and of {large:g} m are nearly the same; sizes of one gallery differ by a "
                     f"factor of {LEAST_RATIO:g} at least."
                 )
-        if self.tile_pixels is not None and not 1 <= self.tile_pixels <= LARGEST_TILE:
-            raise ArgumentError("tile_pixels", f"is {self.tile_pixels}; allowed are 1 to {LARGEST_TILE}.")
         if self.bands is not None and len(self.bands) not in (1, 3):
             raise ArgumentError(
                 "bands", f"names {len(self.bands)} bands; name three (red, green, blue), or a grey one."
             )
         if self.stretch is not None and not (all(map(isfinite, self.stretch)) and self.stretch[0] < self.stretch[1]):
             raise ArgumentError("stretch", f"is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
-        if not 0 <= self.max_empty <= 1:
-            raise ArgumentError("max_empty", f"is {self.max_empty:g}; it must lie within 0 and 1.")
         if self.nodata is not None and not isfinite(self.nodata):
             raise ArgumentError("nodata", f"is {self.nodata:g}; a finite number is needed.")
 
