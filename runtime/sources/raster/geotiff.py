@@ -22,7 +22,7 @@ from geodtr.runtime.sources.ground_size import LEAST_RATIO
 from geodtr.runtime.sources.raster.bands import Bands, choose_bands
 from geodtr.runtime.sources.raster.empty import black_share, find_marks
 from geodtr.runtime.sources.raster.gdal import gdal, open_map
-from geodtr.runtime.sources.raster.grid import Grid, Locate, is_sheared, joined, lay_out
+from geodtr.runtime.sources.raster.grid import Grid, is_sheared, joined, lay_out
 from geodtr.runtime.sources.raster.warp import conformal_system, warp
 from geodtr.runtime.sources.tile import Tile
 
@@ -204,22 +204,23 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
         _check_georeferenced(dataset, path)
         bands = choose_bands(dataset, options.bands, options.stretch, str(path))
         notes = [f"{path.name} is {dataset.width} x {dataset.height} pixels in {_crs_name(dataset.crs)}."]
-        warped_to = None
-        locate = partial(_locate, dataset, path)
-        if is_sheared(dataset.width, dataset.height, locate):
-            warped_to = _conformal(dataset, locate)
+        warped_to = _warped_to(dataset, path)
+        if warped_to is not None:
             dataset = warp(dataset, warped_to, bands)
-            locate = partial(_locate, dataset, path)
             notes.append(
                 "Its rows and columns are not at right angles on the ground: it is warped while it is read, and what "
                 "lies beyond its edges has no data."
             )
-        grid = _lay_out(dataset, path, locate, options)
+        locate = partial(_locate, dataset, path)
+        try:  # the tiles of each size behind the tiles of the one before
+            grid = joined([lay_out(dataset.width, dataset.height, locate, *cut) for cut in options.cuts])
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
         _check_readable(dataset, path, grid, options.tile_pixels)
         if options.tile_pixels is None and max(grid.width.max(), grid.height.max()) > LARGEST_TILE:
             notes.append(f"Tiles are drawn in {LARGEST_TILE} pixels a side, fewer than the map has.")
         marks = find_marks(dataset, bands, options.nodata)
-        with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
+        with gdal(DataError, _CORRUPT.format(path=path)):
             kept = grid[marks.empty_shares(dataset, grid, track) <= options.max_empty] if marks else grid
             black = black_share(dataset, bands, marks)
         if not len(kept):
@@ -253,16 +254,16 @@ def reopen_geotiff(
     dataset = open_map(path)
     with gdal(DataError, _CORRUPT.format(path=path)):
         bands = choose_bands(dataset, bands_asked, stretch, str(path))
-        locate = partial(_locate, dataset, path)
-        warped_to = None
-        if is_sheared(dataset.width, dataset.height, locate):
-            warped_to = _conformal(dataset, locate)
+        warped_to = _warped_to(dataset, path)
         dataset.close()
     return GeoTiff(path, (), (), bands, warped_to)
 
 
-def _conformal(dataset: Any, locate: Locate) -> str:
-    """The system into which a map is warped."""
+def _warped_to(dataset: Any, path: Path) -> str | None:
+    """The system into which a map is warped, None where its rows and columns are at right angles."""
+    locate = partial(_locate, dataset, path)
+    if not is_sheared(dataset.width, dataset.height, locate):
+        return None
     lat, lon = locate(np.array([dataset.width / 2]), np.array([dataset.height / 2]))
     return conformal_system(float(lat[0]), float(lon[0]))
 
@@ -301,14 +302,6 @@ def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Va
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise DataError(f"{path} reaches beyond what {_crs_name(dataset.crs)} can express. Cut it smaller first.")
     return lat, np.where(np.abs(lon) > 180, wrapped(lon), lon)
-
-
-def _lay_out(dataset: Any, path: Path, locate: Locate, options: GeoTiffOptions) -> Grid:
-    """The tiles of each size behind the tiles of the one before."""
-    try:
-        return joined([lay_out(dataset.width, dataset.height, locate, *cut) for cut in options.cuts])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def _check_readable(dataset: Any, path: Path, grid: Grid, asked: int | None) -> None:
