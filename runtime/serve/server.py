@@ -27,9 +27,9 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.serve.app import Api, gallery_reply
 from geodtr.runtime.serve.batching import Batcher
 from geodtr.runtime.serve.current import Current
+from geodtr.runtime.serve.http.app import Api, gallery_reply
 from geodtr.runtime.serve.live import Live
 from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.options import ServeOptions

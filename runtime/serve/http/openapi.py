@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 
 import geodtr
-from geodtr.runtime.serve.messages import (
+from geodtr.runtime.serve.http.messages import (
     MOST_HEAT,
     MOST_IN_BATCH,
     MOST_RADIUS,

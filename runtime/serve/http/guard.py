@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from geodtr.runtime.serve.messages import as_json
+from geodtr.runtime.serve.http.messages import as_json
 
 COOKIE = "geodtr_session"
 _OPEN = ("/healthz", "/login")

@@ -18,12 +18,13 @@ import geodtr
 from geodtr.runtime.errors import ImageError, UserError
 from geodtr.runtime.serve.batching import Batcher, Overloaded
 from geodtr.runtime.serve.current import Current, InUse, Replacing
-from geodtr.runtime.serve.guard import Guard, set_cookie
+from geodtr.runtime.serve.http.guard import Guard, set_cookie
+from geodtr.runtime.serve.http.locate import Locate
+from geodtr.runtime.serve.http.messages import Bodies, as_json
+from geodtr.runtime.serve.http.openapi import specification
+from geodtr.runtime.serve.http.view import View
 from geodtr.runtime.serve.live import Live
-from geodtr.runtime.serve.locate import Locate
-from geodtr.runtime.serve.messages import Bodies, as_json
 from geodtr.runtime.serve.metrics import CONTENT_TYPE, Metrics
-from geodtr.runtime.serve.openapi import specification
 from geodtr.runtime.serve.options import ServeOptions
 from geodtr.runtime.serve.replies import (
     BundleReply,
@@ -33,7 +34,6 @@ from geodtr.runtime.serve.replies import (
     StateReply,
 )
 from geodtr.runtime.serve.requests import Refused, Requests
-from geodtr.runtime.serve.view import View
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Answer = Callable[[Request, Endpoint], Awaitable[Response]]
@@ -64,7 +64,7 @@ class Api:
         self._view = View(current, live)
         self._locate = Locate(batcher, self._bodies, options)
         self._guard: Guard | None = None
-        page = files(__package__) / "page"
+        page = files("geodtr.runtime.serve") / "page"
         self._page = {
             prefix + path.name: path.read_bytes()
             for prefix, folder in (("", page), ("leaflet/", page / "leaflet"))
