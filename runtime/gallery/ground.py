@@ -14,7 +14,8 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.coverage import Frame, measure
 from geodtr.runtime.sources.mosaic import Mosaic, lay_mosaic
-from geodtr.runtime.sources.raster.geotiff import GeoTiff, GeoTiffOptions, reopen_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import GeoTiff, reopen_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions, merged_of

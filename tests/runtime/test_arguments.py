@@ -30,7 +30,7 @@ from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.machine import THREADS_A_CORE
 from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.positioned.folder import FolderOptions
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 from geodtr.runtime.sources.tiled.slippy import XyzOptions
 from geodtr.runtime.tracking.filter import TrackOptions
 from geodtr.training.data.pairs_csv import write_pairs

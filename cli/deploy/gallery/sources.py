@@ -77,7 +77,7 @@ class _Map:
     nodata: float | None = option(None, "Value of pixels without data, where the map does not mark them.", "VALUE")
 
     def options(self) -> "Options":
-        from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
+        from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 
         if self.tile_metres is None:
             raise ConfigError("Say how large a map's tile is on the ground, for example --tile-metres 60")
