@@ -6,16 +6,12 @@ A thread of its own speaks on the link, so that neither the engine nor a slow ca
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import SimpleNamespace, TracebackType
-from typing import Annotated, Any
+from typing import Any
 
-from msgspec import Meta
-
-from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import (
     RATES,
     Position,
@@ -26,46 +22,21 @@ from geodtr.runtime.autopilot.messages import (
     odometry,
     require_pymavlink,
 )
-from geodtr.runtime.autopilot.prediction import Gates, HeldBack, Predictor
+from geodtr.runtime.autopilot.options import HeldBack, LinkOptions
+from geodtr.runtime.autopilot.prediction import Predictor
 from geodtr.runtime.autopilot.settings import Settings
 from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
-from geodtr.runtime.autopilot.transport import Transport, check_address
+from geodtr.runtime.autopilot.transport import Transport
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.autopilot.watch import Watch
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.localization.waypoint import Waypoint
-from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
 
 PATIENCE = 5.0
 """Seconds without a heartbeat after which an autopilot counts as silent."""
 _HEARTBEAT = 1.0
 _LONGEST_WAIT = 0.05  # seconds until closing is noticed, unless TCP is dialled again or a name looked up meanwhile
-
-
-@dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """Where positions go and how. Raises ConfigError naming a value that is not allowed.
-
-    Attributes
-    ----------
-    address
-        udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT, serial:DEVICE or serial:DEVICE:BAUD.
-    rate
-        Messages a second of a track; None is the kind's own, `RATES`.
-    tlog
-        A new file that gets every message, in and out.
-    """
-
-    address: str
-    kind: MavlinkMessage = "global-position-sensor"
-    rate: Annotated[float | None, Meta(ge=0.1, le=100, description="messages a second")] = None
-    gates: Gates = field(default_factory=Gates)
-    tlog: Path | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_address(self.address)
 
 
 class Link:

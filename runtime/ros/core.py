@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.autopilot.prediction import HeldBack
+from geodtr.runtime.autopilot.options import HeldBack
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.geodesy import Near, displacement, rotation_of

@@ -17,8 +17,7 @@ from tiny_world import HEIGHT, WIDTH, TinyWorld, make_world
 
 from geodtr import Bundle, Localizer, UserError, build_gallery, embed, open_bundle, open_gallery
 from geodtr.runtime.arguments import check_argument, check_fields, check_several
-from geodtr.runtime.autopilot.link import LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.embed.pipeline import embed_frames
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError

@@ -15,8 +15,8 @@ from checkout import SUPPORT
 from simulator import Simulator
 from tiny_world import TinyWorld
 
-from geodtr.runtime.autopilot.link import Link, LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.link import Link
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.geodesy import displacement, distance, moved
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.autopilot.prediction import HORIZON, OLDEST, Gates, HeldBack, Predictor
+from geodtr.runtime.autopilot.options import OLDEST, Gates, HeldBack
+from geodtr.runtime.autopilot.prediction import HORIZON, Predictor
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.localization.waypoint import TrackState, Waypoint

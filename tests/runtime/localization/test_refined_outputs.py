@@ -26,7 +26,7 @@ from tiny_world import CENTRE, make_world
 from geodtr import Localizer
 from geodtr.cli.main import run
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.autopilot.prediction import Gates, HeldBack
+from geodtr.runtime.autopilot.options import Gates, HeldBack
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95, largest_sigma
