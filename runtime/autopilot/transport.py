@@ -8,7 +8,6 @@ import re
 import select
 import socket
 import time
-from typing import Protocol
 
 from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.installation import needing
@@ -22,15 +21,6 @@ _AGAIN = 1.0  # seconds between two attempts to open
 _CONNECT = 2.0  # seconds that a TCP peer has to answer
 
 
-class Port(Protocol):
-    """An open socket or device that never waits."""
-
-    def fileno(self) -> int: ...
-    def receive(self) -> bytes: ...
-    def send(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
-
-
 class Transport:
     """One address. What is sent while it is broken is lost, as on the air."""
 
@@ -40,7 +30,7 @@ class Transport:
         self._address = address
         self._tried = time.monotonic()
         try:
-            self._port: Port | None = _opened(address)
+            self._port: _Port | None = _opened(address)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
@@ -82,7 +72,7 @@ class Transport:
             self._port.close()
             self._port = None
 
-    def _open_again(self) -> Port | None:
+    def _open_again(self) -> "_Port | None":
         if time.monotonic() - self._tried < _AGAIN:
             return None
         self._tried = time.monotonic()
@@ -108,7 +98,7 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def _opened(address: str) -> Port:
+def _opened(address: str) -> "_Port":
     network, serial = _NETWORK.fullmatch(address), _SERIAL.fullmatch(address)
     if network is None:
         assert serial is not None
@@ -197,3 +187,7 @@ class _Serial:
 
     def close(self) -> None:
         self._port.close()
+
+
+_Port = _Udp | _Tcp | _Serial
+"""An open socket or device that never waits."""

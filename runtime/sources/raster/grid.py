@@ -3,10 +3,10 @@
 Knows where pixels lie on the Earth; knows nothing of files or colours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,10 @@ a map of centimetres has steps of 1e-7 degrees.
 """
 
 
-class Locate(Protocol):
-    """Where points of the map lie: columns and rows in pixels (0, 0 is the corner of the first one), float64 [N], to
-    latitude and longitude in degrees, WGS 84, float64 [N].
-    """
-
-    def __call__(self, columns: Values, rows: Values) -> tuple[Values, Values]: ...
+Locate = Callable[[Values, Values], tuple[Values, Values]]
+"""Where points of the map lie: columns and rows in pixels (0, 0 is the corner of the first one), float64 [N], to
+latitude and longitude in degrees, WGS 84, float64 [N].
+"""
 
 
 @dataclass(frozen=True, slots=True)
