@@ -11,7 +11,9 @@ from signal import SIGINT
 from threading import Event, Thread
 
 import cv2
+from ardupilot import ArduPilot
 from checkout import SUPPORT
+from px4 import Px4
 from simulator import Simulator
 from tiny_world import TinyWorld
 
@@ -127,7 +129,7 @@ def linked(
             tracker.join(2)  # its next row; none comes where the autopilot has no motion
 
 
-def arms_by_its_camera(vehicle: Simulator, world: TinyWorld, folder: Path, message: str) -> None:
+def arms_by_its_camera(vehicle: ArduPilot | Px4, world: TinyWorld, folder: Path, message: str) -> None:
     """A vehicle that stands on the tile SEEN, without GNSS, gets its position by what its camera sees, and arms."""
     with localizing(vehicle, world, folder, message):
         vehicle.arm()
@@ -135,7 +137,7 @@ def arms_by_its_camera(vehicle: Simulator, world: TinyWorld, folder: Path, messa
     assert vehicle.complaints == []
 
 
-def flies_by(vehicle: Simulator, message: MavlinkMessage) -> float:
+def flies_by(vehicle: ArduPilot | Px4, message: MavlinkMessage) -> float:
     """The vehicle flies 100 m by the messages alone, and nothing is wrong; by how many metres it is off at most."""
     reported = list[str]()
     with linked(vehicle, message, reported):
