@@ -16,6 +16,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 import typer.main
+from typer.core import TyperCommand, TyperOption
 
 from geodtr import __version__
 from geodtr.cli.build.bench import bench
@@ -55,6 +56,19 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+
+class _Command(TyperCommand):
+    """A command that refuses an option given twice: the last value would silently take the place of the others."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        _, _, given = self.make_parser(ctx).parse_args(args=list(args))
+        for option in given:
+            if isinstance(option, TyperOption) and not (option.multiple or option.is_flag) and given.count(option) > 1:
+                raise typer.BadParameter("it is given twice, and takes one value.", ctx, option)
+        return super().parse_args(ctx, args)
+
+
 for function in (
     *(demo, world, flight, train, resume, finetune, import_checkpoint, evaluate, visualize, published),
     *(calibrate, build_engine, export, inspect, parity, bench),
@@ -63,6 +77,9 @@ for function in (
     app.command()(function)
 for name, group in (("data", data), ("gallery", gallery), ("bundle", bundle)):
     app.add_typer(group, name=name)
+for each in (app, data, gallery, bundle):
+    for command in each.registered_commands:
+        command.cls = _Command
 
 
 def _print_version(asked: bool) -> None:

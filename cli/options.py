@@ -1,11 +1,13 @@
 """Arguments and options that several commands share, written once."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.cli.console import warn
+from geodtr.runtime.errors import ConfigError, UserError
 from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Index
 
@@ -68,6 +70,17 @@ Headings = Annotated[int, flag("--headings N", "Turns of a panorama to search; 1
 Seed = Annotated[int, flag("--seed", "Random seed.", min=0, max=2**32 - 1)]
 
 
+def leaving_out(on_error: str, error: type[UserError], what: str) -> "Callable[[str], None]":
+    """What happens to `what`, such as images, that cannot be used, for a reason: the `error` stops, or it is listed."""
+
+    def leave_out(reason: str) -> None:
+        if on_error == "stop":
+            raise error(f"{reason} To leave such {what} out: --on-error skip")
+        warn(f"Left out: {reason}")
+
+    return leave_out
+
+
 def out_option(what: str) -> Any:
     """`--out`, a place that must not be taken yet."""
     return flag("--out PATH", what)
@@ -90,14 +103,24 @@ def whole_number(text: str, most: int = 65_535) -> int | None:
     return number if 1 <= number <= most else None
 
 
+def numbers_of(
+    text: str, flag: str, example: str, of: Callable[[str], Any] = float, *, named: str = "", count: int = 0
+) -> tuple[Any, ...]:
+    """Numbers with commas between them, as many as `count` where it is given, which messages call `named`. Raises
+    ConfigError naming the flag.
+    """
+    try:
+        numbers = tuple(of(part) for part in text.split(","))
+    except ValueError:
+        numbers = ()
+    if not numbers or (count and len(numbers) != count):
+        named = named or ("two numbers" if count == 2 else "numbers")
+        raise ConfigError(f"{flag} is {text!r}; {named} with commas are needed, for example {example}.")
+    return numbers
+
+
 def parse_near(text: str) -> "Near":
     """--near. Raises ConfigError."""
     from geodtr.runtime.geodesy import Near
 
-    try:
-        lat, lon, radius = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(
-            f"--near {text!r} is not LAT,LON,RADIUS: degrees, degrees and metres, for example -30.01,-15.02,500."
-        ) from None
-    return Near(lat, lon, radius)
+    return Near(*numbers_of(text, "--near", "-30.01,-15.02,500", named="LAT,LON,RADIUS in degrees and metres", count=3))

@@ -31,7 +31,7 @@ from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.build import begin_gallery, describe_tiles
 from geodtr.runtime.gallery.manifest import GalleryManifest, made_by
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile, TileSource, check_tiles
 from geodtr.runtime.spec import Descriptors

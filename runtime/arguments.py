@@ -7,10 +7,13 @@ what the values are for.
 import os
 from collections.abc import Iterable
 from dataclasses import fields
+from math import inf
 from numbers import Integral, Real
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from msgspec import Meta
 
 from geodtr.runtime.errors import ArgumentError
 
@@ -44,9 +47,31 @@ def check_argument(name: str, value: object, of: Any, low: float | None = None, 
 
 
 def check_fields(given: Any) -> None:
-    """Hold the fields of a dataclass's instance against their annotations. Raises as `check_argument` does."""
+    """Hold the fields of a dataclass's instance against their annotations, with the bounds of `Annotated[..., Meta]`,
+    whose description is the unit. Raises as `check_argument` does.
+    """
     for each in fields(given):
-        check_argument(each.name, getattr(given, each.name), each.type)
+        value, kind = getattr(given, each.name), each.type
+        bounds: Any = None
+        if get_origin(kind) is Annotated:
+            kind, bounds = get_args(kind)
+        check_argument(each.name, value, kind)
+        if bounds is not None and value is not None:
+            _check_bounds(each.name, value, bounds)
+
+
+def _check_bounds(name: str, value: float, of: Meta) -> None:
+    above, low = -inf if of.gt is None else of.gt, -inf if of.ge is None else of.ge
+    below, high = inf if of.lt is None else of.lt, inf if of.le is None else of.le
+    if abs(value) < inf and above < value < below and low <= value <= high:
+        return
+    what = f"is {value if isinstance(value, int) else f'{value:g}'}"
+    unit = f" {of.description}" if of.description else ""
+    if of.lt is not None:
+        raise ArgumentError(name, f"{what}; it must lie between {above:g} and {below:g}{unit}.")
+    if of.gt is not None:
+        raise ArgumentError(name, f"{what}; it must be above {above:g}{unit}, and finite.")
+    raise ArgumentError(name, f"{what}; allowed are {low} to {high}{unit}.")
 
 
 def check_several(name: str, values: object, of: str) -> None:

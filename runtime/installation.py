@@ -54,6 +54,17 @@ def naming_extras() -> Iterator[None]:
         raise MissingDependency(f"This needs {error.name}, which is not installed: {install_hint(extra)}") from error
 
 
+@contextmanager
+def needing(what: str, extra: str) -> Iterator[None]:
+    """Raise MissingDependency, `what` needs which package, with the command that installs `extra`, where that package
+    cannot be imported.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise MissingDependency(f"{what}, which cannot be imported ({error}): {install_hint(extra)}") from None
+
+
 def install_hint(*extras: str, upgrade: bool = False) -> str:
     """The command that installs `extras` into this environment, from where the package was installed; `upgrade`: the
     newest version there.

@@ -22,7 +22,7 @@ def doctor(
     Looks at the manifest, the hash of every file, the backend and its version, GPU, driver and CPU. Each failure comes
     with the command that mends it. Without BUNDLE: what this machine can run, and whether its arithmetic is exact.
     """
-    from geodtr.runtime.doctor import examine_bundle, examine_machine
+    from geodtr.runtime.doctor.diagnosis import examine_bundle, examine_machine
 
     diagnosis = examine_machine() if bundle is None else examine_bundle(bundle)
     if find_spec("onnx") is not None:  # without it nothing is compiled here, and nothing of it matters

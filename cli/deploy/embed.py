@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -10,11 +10,7 @@ from geodtr.cli.console import messages, naming_files, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
 from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, argument, flag, out_option
-from geodtr.runtime.errors import ImageError
 from geodtr.runtime.names import Branch
-
-if TYPE_CHECKING:
-    from geodtr.runtime.images.frames import Frame
 
 
 @with_options({PANEL: (ImageOptions,)})
@@ -58,7 +54,7 @@ def embed(
             embedder,
             frames,
             batch_size=batch or BATCH_SIZE,
-            on_error=stop if on_error == "stop" else _leave_out,
+            on_error=stop if on_error == "stop" else lambda *_: None,  # the table lists it
             intake=intake,
             on_doubt=lambda frame, doubt: doubts.append(f"{frame.called}: {doubt}"),
             track=track,
@@ -69,8 +65,3 @@ def embed(
     if written.left_out:
         warn(f"{written.left_out} images are left out; {table_of(out)} lists them with the reasons.")
     messages.print(f"Wrote {out}: {written.rows} descriptors, and {table_of(out)}, which names the image of each")
-
-
-def _leave_out(frame: "Frame", error: "ImageError") -> None:
-    """The table lists it."""
-    del frame, error

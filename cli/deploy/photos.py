@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from geodtr.cli.console import output, printing_results, show_line, warn
-from geodtr.cli.deploy.localize.flight import bad_entries, say_what_was_read
-from geodtr.cli.options import OnError, argument, flag
+from geodtr.cli.deploy.localize.flight import say_what_was_read
+from geodtr.cli.options import OnError, argument, flag, leaving_out
 from geodtr.cli.tables import table
 from geodtr.runtime.errors import DataError, ImageError
 
@@ -73,7 +73,7 @@ def _show(photograph: "Recorded") -> None:
 def _show_flight(path: Path, on_error: OnError, *, as_json: bool) -> None:
     from geodtr.runtime.flights.frames import read_flight
 
-    flight = read_flight(path, bad_entries(on_error))
+    flight = read_flight(path, leaving_out(on_error, DataError, "entries"))
     say_what_was_read(flight)
     times = flight.times.tolist() if as_json else [flight.times[len(flight.times) // 2]]
     for time in times:

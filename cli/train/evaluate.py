@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
     from geodtr.export.evaluation import Result
     from geodtr.training.data.views import Views
-    from geodtr.training.evaluation.distance import Distance
     from geodtr.training.evaluation.published import Published
 
 _SHEET_QUERIES = 8
@@ -134,7 +133,10 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None, views
     output.print(rows)
     for result in results:
         if result.distance is not None:
-            output.print(f"{result.label}: {_far(result.distance)}")
+            cells = [f"SDM@{k} {percent(share)}" for k, share in result.distance.sdm.items()]
+            if result.distance.metres_at_1 is not None:
+                cells.append(f"Dis@1 {result.distance.metres_at_1:.1f} m")
+            output.print(f"{result.label}: {', '.join(cells)}")
     sources = {row.source for row in papers}
     if sources:
         output.print(
@@ -143,11 +145,6 @@ def _show(results: "Sequence[Result]", model: str, trained_on: str | None, views
     messages.print("R@1%: K = int(0.01 N), the usual convention; --json has int(0.01 N) + 1 as well.", style="dim")
     if trained_on is None:
         messages.print("The model does not record its training data: --trained-on SPEC separates same from cross area.")
-
-
-def _far(distance: "Distance") -> str:
-    cells = [f"SDM@{k} {percent(share)}" for k, share in distance.sdm.items()]
-    return ", ".join(cells if distance.metres_at_1 is None else [*cells, f"Dis@1 {distance.metres_at_1:.1f} m"])
 
 
 def _published_cells(row: "Published", *, precise: bool) -> list[str]:

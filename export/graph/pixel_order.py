@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 
 from geodtr.runtime.build_command import from_checkpoint
-from geodtr.runtime.doctor import Diagnosis
+from geodtr.runtime.doctor.diagnosis import Diagnosis
 from geodtr.runtime.manifest import BackendEntry, Manifest, read_manifest
 from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.preflight import Finding, require

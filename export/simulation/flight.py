@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geodtr.runtime.autopilot.messages import Position, Stamp, global_position_sensor
-from geodtr.runtime.autopilot.prediction import Gates, Predictor
+from geodtr.runtime.autopilot.options import Gates
+from geodtr.runtime.autopilot.prediction import Predictor
 from geodtr.runtime.geodesy import Near, east_north
 from geodtr.runtime.localization.localizer import Localizer
 from geodtr.runtime.localization.waypoint import Waypoint

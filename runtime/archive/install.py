@@ -24,7 +24,7 @@ from geodtr.runtime.archive.versions import (
     verified,
     whole,
 )
-from geodtr.runtime.doctor import examine_bundle
+from geodtr.runtime.doctor.diagnosis import examine_bundle
 from geodtr.runtime.errors import ArchiveError, VersionDamaged
 from geodtr.runtime.files import make_folder, new_folder, open_to_read, readable, write_bytes
 from geodtr.runtime.files.foreign_text import escape_controls

@@ -6,15 +6,12 @@ A thread of its own speaks on the link, so that neither the engine nor a slow ca
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
-from math import isfinite
-from pathlib import Path
+from dataclasses import replace
 from queue import SimpleQueue
 from threading import Event, Thread
 from types import SimpleNamespace, TracebackType
 from typing import Any
 
-from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import (
     RATES,
     Position,
@@ -25,48 +22,21 @@ from geodtr.runtime.autopilot.messages import (
     odometry,
     require_pymavlink,
 )
-from geodtr.runtime.autopilot.prediction import Gates, Predictor
+from geodtr.runtime.autopilot.options import HeldBack, LinkOptions
+from geodtr.runtime.autopilot.prediction import Predictor
 from geodtr.runtime.autopilot.settings import Settings
 from geodtr.runtime.autopilot.tlog import Tlog, check_tlog
-from geodtr.runtime.autopilot.transport import Transport, check_address
+from geodtr.runtime.autopilot.transport import Transport
 from geodtr.runtime.autopilot.vehicle import INTERVALS, Vehicle
 from geodtr.runtime.autopilot.watch import Watch
-from geodtr.runtime.errors import ArgumentError, ConfigError
+from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.localization.waypoint import Waypoint
-from geodtr.runtime.names import MavlinkMessage
 from geodtr.runtime.tracking.odometry import Odometry, Step
 
 PATIENCE = 5.0
 """Seconds without a heartbeat after which an autopilot counts as silent."""
 _HEARTBEAT = 1.0
 _LONGEST_WAIT = 0.05  # seconds until closing is noticed, unless TCP is dialled again or a name looked up meanwhile
-
-
-@dataclass(frozen=True, slots=True)
-class LinkOptions:
-    """Where positions go and how. Raises ConfigError naming a value that is not allowed.
-
-    Attributes
-    ----------
-    address
-        udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT, serial:DEVICE or serial:DEVICE:BAUD.
-    rate
-        Messages a second of a track; None is the kind's own, `RATES`.
-    tlog
-        A new file that gets every message, in and out.
-    """
-
-    address: str
-    kind: MavlinkMessage = "global-position-sensor"
-    rate: float | None = None
-    gates: Gates = field(default_factory=Gates)
-    tlog: Path | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        check_address(self.address)
-        if self.rate is not None and not (isfinite(self.rate) and 0.1 <= self.rate <= 100):
-            raise ArgumentError("rate", f"is {self.rate}; allowed are 0.1 to 100 messages a second.")
 
 
 class Link:
@@ -291,9 +261,9 @@ class Link:
             age = 0.0 if taken is None else now - taken
             self._send_position(self._options.gates.admit(waypoint, track=False, age=age), now)
 
-    def _send_position(self, position: Position | str, now: float) -> None:
-        if isinstance(position, str):
-            self.held_back[position] += 1
+    def _send_position(self, position: Position | HeldBack, now: float) -> None:
+        if isinstance(position, HeldBack):
+            self.held_back[position.reason] += 1
             return
         message = self._message(position, self._vehicle.clock.stamp(now, time.time()))
         if message is None:

@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.geodesy import wrapped
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 from geodtr.runtime.names import MavlinkMessage
 
 RATES: Mapping[MavlinkMessage, float] = {
@@ -61,10 +60,8 @@ class Stamp:
 
 def require_pymavlink() -> Any:
     """MAVLink 2's common messages. Raises MissingDependency without pymavlink."""
-    try:
+    with needing("MAVLink needs pymavlink", "mavlink"):
         from pymavlink.dialects.v20 import common
-    except ModuleNotFoundError:
-        raise MissingDependency(f"MAVLink needs pymavlink: {install_hint('mavlink')}") from None
     return common
 
 

@@ -6,79 +6,18 @@ Knows answers, odometry and seconds; knows nothing of messages or links. A Predi
 import math
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from threading import Lock
 
-from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.errors import ArgumentError
+from geodtr.runtime.autopilot.options import OLDEST, Gates, HeldBack
 from geodtr.runtime.geodesy import moved
-from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.tracking.odometry import Motion, Step
 from geodtr.runtime.tracking.particles import MotionNoise, chord
 
-OLDEST = 5.0
-"""Seconds since the frame was taken, after which an answer is not sent any more."""
 HORIZON = 2.0
 """Seconds that the vehicle is taken to go on as by the last row of odometry."""
-_LEAST = 0.1
-"""Metres of sigma: 0 would be taken for certainty."""
-
-
-@dataclass(frozen=True, slots=True)
-class Gates:
-    """Which positions are sent. Raises ConfigError naming a value out of range.
-
-    Attributes
-    ----------
-    uncalibrated_sigma
-        Send positions without a calibrated radius too, with at least this standard deviation in metres; None sends
-        none. A track's radii are the filter's own belief, and a second stage's covariance knows nothing of the map's
-        own error: they are uncalibrated.
-    max_sigma
-        Hold back a position of a larger standard deviation, and a calibrated fix whose 95 % radius is wider than a
-        Gaussian's of this one, metres. A track's 95 % radius holds particles that the filter draws again at each
-        frame: whether it is tracking is the better gate.
-    send_lost
-        Send a track's position too while it is not tracking.
-    """
-
-    uncalibrated_sigma: float | None = None
-    max_sigma: float = 50.0
-    send_lost: bool = False
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        for name in ("uncalibrated_sigma", "max_sigma"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                raise ArgumentError(name, f"is {value}; a number of metres above 0 is needed.")
-        if self.uncalibrated_sigma is not None and self.uncalibrated_sigma > self.max_sigma:
-            raise ArgumentError(
-                "uncalibrated_sigma",
-                f"is {self.uncalibrated_sigma} m, above the largest that is sent, {self.max_sigma} m: no position "
-                "would be. Lower it, or raise that.",
-            )
-
-    def admit(self, answer: Waypoint, *, track: bool, grown: float = 0.0, age: float = 0.0) -> Position | str:
-        """The position that an answer may claim, or why it is held back. `track`: its radii are a filter's belief.
-        `grown`: metres of sigma that motion has added since.
-        """
-        if answer.lat is None or answer.lon is None or not (answer.reliable or (track and self.send_lost)):
-            return answer.state
-        if age > OLDEST:
-            return "too old"
-        believed = 0.0 if answer.within_68_m is None else answer.within_68_m / SIGMAS_68
-        if track or answer.within_68_m is None or answer.covariance_m2 is not None:
-            if self.uncalibrated_sigma is None:
-                return "uncalibrated"
-            believed = max(self.uncalibrated_sigma, believed)
-        sigma = math.hypot(believed, grown)
-        tail = 0.0 if track or answer.within_95_m is None else answer.within_95_m / SIGMAS_95
-        if max(sigma, tail) > self.max_sigma:
-            return "radius too wide"
-        return Position(answer.lat, answer.lon, max(sigma, _LEAST), age, reliable=answer.reliable)
 
 
 class Predictor:
@@ -116,20 +55,22 @@ class Predictor:
             while self._rows[0].time < row.time - 2 * OLDEST:
                 self._rows.popleft()
 
-    def position(self, now: float) -> Position | str:
+    def position(self, now: float) -> Position | HeldBack:
         """The position that holds now, or why none may be sent."""
         with self._lock:
             answer = self._answer
             if answer is None or answer.lat is None or answer.lon is None or answer.time_s is None:
-                return "no answer yet" if answer is None else answer.state
+                return HeldBack("no answer yet" if answer is None else answer.state)
             if not self._rows:
-                return "no odometry"
+                return HeldBack("no odometry")
             last, beyond = self._rows[-1], max(0.0, now - self._arrived)
             age = last.time + beyond - answer.time_s
-            if beyond > HORIZON or age < 0:
-                return "the odometry has stopped" if beyond > HORIZON else "the odometry's clock jumped"
+            if beyond > HORIZON:
+                return HeldBack("the odometry has stopped")
+            if age < 0:
+                return HeldBack("the odometry's clock jumped")
             if age > OLDEST:
-                return "too old"
+                return HeldBack("too old")
             # A row leads to its time from the one before; of the first only a part may come after the answer.
             after = [(row.motion, row.time - answer.time_s) for row in self._rows if row.time > answer.time_s]
             motions = [motion.lasting(min(seconds, motion.seconds)) for motion, seconds in after]
@@ -137,7 +78,7 @@ class Predictor:
             lat, lon, gone = _moved(answer.lat, answer.lon, answer.heading or 0.0, motions)
             grown = math.hypot(self._noise.scale * gone, self._noise.drift * math.sqrt(age))
             position = self._gates.admit(replace(answer, lat=lat, lon=lon), track=True, grown=grown)
-            return position if isinstance(position, str) else replace(position, reset_counter=self._resets)
+            return position if isinstance(position, HeldBack) else replace(position, reset_counter=self._resets)
 
 
 def _moved(lat: float, lon: float, heading: float, motions: Iterable[Motion]) -> tuple[float, float, float]:

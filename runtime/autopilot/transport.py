@@ -8,10 +8,9 @@ import re
 import select
 import socket
 import time
-from typing import Protocol
 
-from geodtr.runtime.errors import ConfigError, MissingDependency, UserError
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.installation import needing
 
 ALLOWED = "udpout:HOST:PORT, udpin:HOST:PORT, tcp:HOST:PORT, serial:DEVICE or serial:DEVICE:BAUD"
 BAUD = 921_600
@@ -20,15 +19,6 @@ _SERIAL = re.compile(r"serial:(/[^:\s]+)(?::(\d+))?")
 _LARGEST = 1 << 16
 _AGAIN = 1.0  # seconds between two attempts to open
 _CONNECT = 2.0  # seconds that a TCP peer has to answer
-
-
-class Port(Protocol):
-    """An open socket or device that never waits."""
-
-    def fileno(self) -> int: ...
-    def receive(self) -> bytes: ...
-    def send(self, data: bytes) -> None: ...
-    def close(self) -> None: ...
 
 
 class Transport:
@@ -40,7 +30,7 @@ class Transport:
         self._address = address
         self._tried = time.monotonic()
         try:
-            self._port: Port | None = _opened(address)
+            self._port: _Port | None = _opened(address)
         except OSError as error:
             reason = error.strerror or str(error)
             raise UserError(
@@ -82,7 +72,7 @@ class Transport:
             self._port.close()
             self._port = None
 
-    def _open_again(self) -> Port | None:
+    def _open_again(self) -> "_Port | None":
         if time.monotonic() - self._tried < _AGAIN:
             return None
         self._tried = time.monotonic()
@@ -108,7 +98,7 @@ def check_address(address: str) -> None:
         ) from None
 
 
-def _opened(address: str) -> Port:
+def _opened(address: str) -> "_Port":
     network, serial = _NETWORK.fullmatch(address), _SERIAL.fullmatch(address)
     if network is None:
         assert serial is not None
@@ -119,7 +109,17 @@ def _opened(address: str) -> Port:
     return _Udp(host, port, listens=network[1] == "udpin")
 
 
-class _Udp:
+class _Socket:
+    _socket: socket.socket
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class _Udp(_Socket):
     """`listens`: for the peer that sends first; else at an address that is known."""
 
     def __init__(self, host: str, port: int, *, listens: bool) -> None:
@@ -134,9 +134,6 @@ class _Udp:
             self._socket.close()
             raise
 
-    def fileno(self) -> int:
-        return self._socket.fileno()
-
     def receive(self) -> bytes:
         data, peer = self._socket.recvfrom(_LARGEST)
         if self._listens:
@@ -147,18 +144,12 @@ class _Udp:
         if self._peer is not None:
             self._socket.sendto(data, self._peer)
 
-    def close(self) -> None:
-        self._socket.close()
 
-
-class _Tcp:
+class _Tcp(_Socket):
     def __init__(self, host: str, port: int) -> None:
         self._socket = socket.create_connection((host, port), timeout=_CONNECT)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setblocking(False)
-
-    def fileno(self) -> int:
-        return self._socket.fileno()
 
     def receive(self) -> bytes:
         data = self._socket.recv(_LARGEST)
@@ -170,16 +161,11 @@ class _Tcp:
         if self._socket.send(data) < len(data):
             raise ConnectionResetError  # a part of a message would garble the next one
 
-    def close(self) -> None:
-        self._socket.close()
-
 
 class _Serial:
     def __init__(self, device: str, baud: int) -> None:
-        try:
+        with needing("A serial line needs pyserial", "mavlink"):
             import serial
-        except ModuleNotFoundError:
-            raise MissingDependency(f"A serial line needs pyserial: {install_hint('mavlink')}") from None
         try:
             self._port = serial.Serial(device, baud, timeout=0, write_timeout=0)
         except ValueError as error:
@@ -201,3 +187,7 @@ class _Serial:
 
     def close(self) -> None:
         self._port.close()
+
+
+_Port = _Udp | _Tcp | _Serial
+"""An open socket or device that never waits."""

@@ -15,9 +15,8 @@ from xml.etree.ElementTree import Element, ParseError, TreeBuilder, XMLParser
 
 import msgspec
 
-from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files.reading import open_to_read, too_large
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -110,7 +109,8 @@ def decode_yaml(text: str, tags: Mapping[str, Callable[[Any], Any]] = MappingPro
     """Parse YAML of plain values; `tags` makes something of the mapping behind a tag. Aliases are refused, as a few
     lines of them fill any memory. Raises msgspec.DecodeError; MissingDependency without PyYAML.
     """
-    yaml = _yaml()
+    with needing("YAML needs PyYAML", "video"):
+        import yaml
     if len(text) > MAX_YAML_BYTES:
         raise DocumentError(f"it has more than {MAX_YAML_BYTES:,} characters")
 
@@ -171,16 +171,6 @@ class _ShallowBuilder(TreeBuilder):
 
     def doctype(self, *_: str | None) -> None:
         raise DocumentError("it declares a document type, which is not read")
-
-
-def _yaml() -> Any:
-    try:
-        import yaml
-    except ImportError as error:
-        raise MissingDependency(
-            f"YAML needs PyYAML, which cannot be imported ({error}): {install_hint('video')}"
-        ) from None
-    return yaml
 
 
 def _finite(value: Any) -> Any:

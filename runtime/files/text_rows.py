@@ -4,7 +4,7 @@ Text that a spreadsheet would evaluate is marked when it is written, and the mar
 """
 
 import csv
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import TextIOWrapper
@@ -51,6 +51,20 @@ def rows_of(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
                 yield reader.line_num, [from_cell(cell).strip() for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
         raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None
+
+
+def by_column(
+    rows: Iterable[tuple[int, list[str]]], header: Sequence[str], name: str
+) -> Iterator[tuple[str, dict[str, str]]]:
+    """The cells of each row below a header by the names of their columns, and where the row is, for messages.
+
+    Raises DataError for a row of another length than the header.
+    """
+    for line, row in rows:
+        where = f"{name}, line {line}"
+        if len(row) != len(header):
+            raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
+        yield where, dict(zip(header, row, strict=True))
 
 
 @contextmanager

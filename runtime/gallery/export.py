@@ -7,11 +7,10 @@ from typing import Any
 
 import msgspec
 
-from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_new_file, new_file
 from geodtr.runtime.files.text_rows import new_csv
 from geodtr.runtime.gallery.base import Gallery
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 from geodtr.runtime.sources.tile import Tile
 
 _FIELDS = ("id", "file", "lat", "lon", "heading", "metres_per_pixel")
@@ -54,13 +53,9 @@ def _feature(tile: Tile) -> dict[str, Any]:
 
 
 def _write_parquet(gallery: Gallery, path: Path) -> None:
-    try:
+    with needing("Parquet needs pyarrow", "parquet"):
         import pyarrow as pa
         from pyarrow import parquet
-    except ModuleNotFoundError:
-        raise MissingDependency(
-            f"Parquet is written by pyarrow, which is not installed: {install_hint('parquet')}"
-        ) from None
     size = gallery.manifest.descriptor_size
     numbers = [(name, pa.float64()) for name in _FIELDS[2:]]
     schema = pa.schema(

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from math import isfinite
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -14,10 +14,13 @@ from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.sources.coverage import Frame, measure
 from geodtr.runtime.sources.mosaic import Mosaic, lay_mosaic
-from geodtr.runtime.sources.raster.geotiff import GeoTiff, GeoTiffOptions, reopen_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import GeoTiff, reopen_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile
-from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions
+from geodtr.runtime.sources.tiled.slippy import MapTiles, XyzOptions, merged_of
+
+T = TypeVar("T")
 
 MOST = 2000
 """Tiles that are read one by one: some ten seconds."""
@@ -26,7 +29,6 @@ _BEYOND = 0.1
 """Of the frame's size: how far outside a tile may have its centre and still show something within."""
 _PLACE = re.compile(r"(?:(?P<file>.+)#|(?P<folder>.+)[/\\])\d+[/\\]\d+[/\\](?P<y>\d{1,10})[^/\\]*", re.DOTALL)
 """What a map tile's origin looks like: town.mbtiles#18/71/92, or a file tiles/18/71/92.png."""
-_MERGED = re.compile(r"\+(\d{1,2})$")
 
 
 def ground_of(
@@ -73,8 +75,7 @@ class Reread:
 
     def __init__(self) -> None:
         self._lock = Lock()
-        self._sources: dict[object, tuple[MapTiles, frozenset[object]] | UserError] = {}
-        self._maps: dict[object, GeoTiff | UserError] = {}
+        self._opened: dict[object, Any] = {}
 
     def read(self, tile: Tile) -> Decoded:
         """Raises ImageError when the file is gone, holds no such tile any more, or cannot be drawn."""
@@ -86,10 +87,9 @@ class Reread:
         zoom, x, y = (tile.more.get(name) for name in ("zoom", "x", "y"))
         if origin is None or not all(isinstance(number, int) for number in (zoom, x, y)):
             raise ImageError(f"{tile.file} is not where a map tile is.")
-        merged = _MERGED.search(tile.id)
-        place, merge = origin["file"] or origin["folder"], int(merged[1]) if merged else 1
+        place = origin["file"] or origin["folder"]
         tms = origin["folder"] is not None and int(origin["y"]) != y
-        source, held = self._source(Path(place), zoom, merge, tms)
+        source, held = self._source(Path(place), zoom, merged_of(tile), tms)
         if (x, y) not in held:
             raise ImageError(f"{place} holds no tile {zoom}/{x}/{y} any more.")
         return source.read(tile)
@@ -101,33 +101,29 @@ class Reread:
             )
         except (TypeError, ValueError, ConfigError) as error:
             raise ImageError(f"{tile.id} does not say how it is drawn ({error}).") from None
-        key = (tile.file, options.bands, options.stretch)
+        key = tile.file, options.bands, options.stretch
+        return self._once(key, lambda: reopen_geotiff(Path(tile.file), options.bands, options.stretch))
+
+    def _source(self, place: Path, zoom: int | None, merge: int, tms: bool) -> tuple[MapTiles, frozenset[object]]:
+        def opened() -> tuple[MapTiles, frozenset[object]]:
+            source = open_source(place, XyzOptions(zoom, tms, merge, step=1))
+            assert isinstance(source, MapTiles)
+            return source, frozenset((tile.more["x"], tile.more["y"]) for tile in source.tiles)
+
+        return self._once((place, zoom, merge, tms), opened)
+
+    def _once(self, key: object, open_it: Callable[[], T]) -> T:
+        """What was opened before by this key; an error of then is raised again."""
         with self._lock:
-            if key not in self._maps:
+            if key not in self._opened:
                 try:
-                    self._maps[key] = reopen_geotiff(Path(tile.file), options.bands, options.stretch)
+                    self._opened[key] = open_it()
                 except UserError as error:
-                    self._maps[key] = error
-            opened = self._maps[key]
+                    self._opened[key] = error
+            opened: T | UserError = self._opened[key]
         if isinstance(opened, UserError):
             raise ImageError(str(opened))
         return opened
-
-    def _source(self, place: Path, zoom: int | None, merge: int, tms: bool) -> tuple[MapTiles, frozenset[object]]:
-        key = (place, zoom, merge, tms)
-        with self._lock:
-            if key not in self._sources:
-                try:
-                    opened = open_source(place, XyzOptions(zoom, tms, merge, step=1))
-                    assert isinstance(opened, MapTiles)
-                    corners = frozenset((tile.more["x"], tile.more["y"]) for tile in opened.tiles)
-                    self._sources[key] = opened, corners
-                except UserError as error:
-                    self._sources[key] = error
-            source = self._sources[key]
-        if isinstance(source, UserError):
-            raise ImageError(str(source))
-        return source
 
 
 def _numbers(tile: Tile, name: str, kind: Callable[[Any], Any], count: int | None = None) -> Any:

@@ -6,7 +6,7 @@ from os.path import realpath
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError, ImageError
-from geodtr.runtime.files.text_rows import csv_rows
+from geodtr.runtime.files.text_rows import by_column, csv_rows
 from geodtr.runtime.images.frames import Frame
 
 HIGHEST = 20_000
@@ -42,17 +42,11 @@ def read_altitudes(path: Path) -> Altitudes:
     missing = [name for name in ("file", "altitude") if name not in header]
     if missing:
         raise DataError(f"{path} has no column {' and '.join(missing)}: needed are file and altitude (metres).")
-    file, altitude = header.index("file"), header.index("altitude")
     altitudes = dict[str, float | None]()
-    for line, row in rows:
-        if len(row) != len(header):
-            raise DataError(f"{path}, line {line}: {len(row)} values where the header names {len(header)}.")
-        where = f"{path}, line {line}"
-        if "\0" in row[file]:
-            raise DataError(f"{where}: the file is {row[file][:40]!r}; no file has such a name.")
-        metres = _metres(row[altitude], where)
-        if altitudes.setdefault(_named(path.parent / row[file]), metres) != metres:
-            raise DataError(f"{where}: {row[file]} has another altitude in a line before. Leave one of them out.")
+    for where, cells in by_column(rows, header, str(path)):
+        file, metres = cells["file"], _metres(cells["altitude"], where)
+        if altitudes.setdefault(_named(path.parent / file), metres) != metres:
+            raise DataError(f"{where}: {file} has another altitude in a line before. Leave one of them out.")
     return Altitudes(path, altitudes)
 
 

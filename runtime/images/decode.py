@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import nanoarrow
 import numpy as np
@@ -118,6 +119,16 @@ def image_size(path: Path) -> tuple[int, int]:
         tags = getattr(image, "tag_v2", None)
         width, height = image.size if tags is None else (int(tags[256]), int(tags[257]))
         return (width, height) if turned else (height, width)
+
+
+def encoded(image: Image.Image, kind: Literal["JPEG", "WEBP"], side: int | None = None) -> bytes:
+    """An image as a file for a page or a recording, made smaller where a side has more than `side` pixels."""
+    if side is not None:
+        image = image.copy()
+        image.thumbnail((side, side))
+    stream = BytesIO()
+    image.save(stream, kind, quality=80, method=2)  # a fast one, of WebP
+    return stream.getvalue()
 
 
 @readable(ImageError)

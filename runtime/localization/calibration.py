@@ -230,6 +230,11 @@ def file_of(near: float | None) -> str:
     return FILE_NAME if near is None else f"fixes-near-{near:g}.json"
 
 
+def is_calibrated(gallery: Path) -> bool:
+    """Whether a gallery's folder has a calibration, for priors or for none."""
+    return any(gallery.glob(f"{Path(FILE_NAME).stem}*.json"))
+
+
 def write_calibration(gallery: Gallery, calibration: FixCalibration) -> str:
     """Keep it with the gallery, indented for people; an older one is replaced. Returns where it lies."""
     content = msgspec.json.format(msgspec.json.encode(calibration), indent=2) + b"\n"

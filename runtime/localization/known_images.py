@@ -11,7 +11,7 @@ import numpy as np
 
 from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.files.reading import sha256
-from geodtr.runtime.files.text_rows import csv_rows
+from geodtr.runtime.files.text_rows import by_column, csv_rows
 from geodtr.runtime.geodesy import Near, moved
 from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.images.frames import Frame
@@ -77,11 +77,7 @@ def _of_csv(path: Path) -> list[KnownImage]:
     if sorted(set(header) & {"ground", "lat", "lon"}) != ["ground", "lat", "lon"] or len(set(header)) < len(header):
         raise DataError(f"{path} has the columns {','.join(header) or '(none)'}; needed are ground, lat and lon.")
     known = list[KnownImage]()
-    for line, row in rows:
-        where = f"{path}, line {line}"
-        if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
-        values = dict(zip(header, row, strict=True))
+    for where, values in by_column(rows, header, str(path)):
         try:
             lat, lon = float(values["lat"]), float(values["lon"])
         except ValueError:

@@ -8,13 +8,13 @@ from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.images.frames import Frame, decode_frame, preprocess_frame
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.headings import align, turn
-from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.localization.view import Found, Query, QueryView
 from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Preprocessing
 
 
-class StreetView:
+class StreetView(QueryView[Query]):
     """Images for a ground branch that preprocesses as `how`. Raises ConfigError when the model's panorama has fewer
     columns than `headings`, or the model cannot take what `intake` states.
     """
@@ -23,33 +23,19 @@ class StreetView:
         if not 1 <= headings <= how.width:
             raise ArgumentError("headings", f"is {headings}; allowed are 1 to {how.width}, the model's columns.")
         intake.check(how.imagery)
-        self._how, self._headings, self._intake = how, headings, intake
-
-    @property
-    def most(self) -> int:
-        return self._headings
-
-    @property
-    def tiles(self) -> int:
-        return 1
+        self._how, self._intake = how, intake
+        self.most = headings
 
     def load(self, frame: Frame) -> Query:
         taken = self._intake.take(decode_frame(frame), self._how.imagery, frame.called, frame.recorded)
         pixels = preprocess_frame(frame, taken.image, self._how)
-        if self._headings > 1 and taken.full_turn:
-            turns = turn(pixels, self._headings)
+        if self.most > 1 and taken.full_turn:
+            turns = turn(pixels, self.most)
         elif taken.heading is not None:
             turns = align(pixels, taken.heading)
         else:
             return Query(pixels[None], None, taken.doubt)
         return Query(turns.images, turns.headings, taken.doubt)
-
-    def group(self, query: Query) -> int:
-        del query
-        return 0
-
-    def rows(self, group: int) -> None:
-        del group
 
     def candidates(self, found: Found[Query], tiles: Sequence[Tile]) -> Iterator[Candidate]:
         best = found.best
@@ -65,9 +51,6 @@ class StreetView:
     def unclaimed(self, query: Query, heading: float | None) -> str | None:
         if query.doubt is not None:
             return f"the model was not trained on such images: {query.doubt}"
-        if self._headings > 1 and heading is None:
+        if self.most > 1 and heading is None:
             return "the image is no full turn, so no headings were searched"
         return None
-
-    def nadir(self, found: Found[Query], candidates: Sequence[Candidate]) -> None:
-        del found, candidates

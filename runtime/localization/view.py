@@ -3,9 +3,10 @@
 A view makes the engine's inputs of an image, and interprets the tiles found for it. It does not search.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.images.frames import Frame
@@ -43,41 +44,41 @@ class Found(Generic[Q]):
     near: Near | None
 
 
-class QueryView(Protocol[Q]):
+class QueryView(ABC, Generic[Q]):
     """A kind of image. `most` is how many suppositions an image has at most, `tiles` how many of the nearest tiles it
     interprets at least.
     """
 
-    @property
-    def most(self) -> int: ...
+    most: int
+    tiles = 1
 
-    @property
-    def tiles(self) -> int: ...
-
+    @abstractmethod
     def load(self, frame: Frame) -> Q:
         """Decode, check and preprocess one image. Raises ImageError."""
-        ...
 
     def group(self, query: Q) -> int:
         """Which of its groups a query belongs to; a group is searched together."""
-        ...
+        del query
+        return 0
 
     def rows(self, group: int) -> Rows | None:
         """The gallery's rows that a group's queries are compared with, rising; None for all."""
-        ...
+        del group
+        return None
 
+    @abstractmethod
     def candidates(self, found: Found[Q], tiles: Sequence[Tile]) -> Iterator[Candidate]:
         """The tiles found, best first, each with the pose under which it was found."""
-        ...
 
+    @abstractmethod
     def heading(self, candidates: Sequence[Candidate]) -> float | None:
         """The image's heading, by the tiles found; None where none was searched or stated."""
-        ...
 
+    @abstractmethod
     def unclaimed(self, query: Q, heading: float | None) -> str | None:
         """Why no calibration can apply to this image, None where one may."""
-        ...
 
     def nadir(self, found: Found[Q], candidates: Sequence[Candidate]) -> Nadir | None:
         """What a nadir frame shows beside its place, None for other images."""
-        ...
+        del found, candidates
+        return None

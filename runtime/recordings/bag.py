@@ -16,16 +16,16 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
+from geodtr.runtime.errors import ConfigError, DataError, ImageError
 from geodtr.runtime.files import readable
 from geodtr.runtime.images.camera_model import CameraModel, camera_model_of
 from geodtr.runtime.images.frames import Frame, Frames
 from geodtr.runtime.images.ros_image import COMPRESSED, IMAGE, decompressed, pixels_of
 from geodtr.runtime.images.video import check_opencv
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 from geodtr.runtime.recordings.parts import FIRST, LAST, Part, in_time
 from geodtr.runtime.recordings.receiver import Prior, Track
-from geodtr.runtime.recordings.topic import Raw, Topic
+from geodtr.runtime.recordings.topic import Raw, Topic, why_of
 
 CAMERA_INFO, NAV_SAT_FIX = "sensor_msgs/msg/CameraInfo", "sensor_msgs/msg/NavSatFix"
 SUFFIXES = (".mcap", ".db3")
@@ -49,7 +49,9 @@ class Recording:
         """Raises DataError where no file of a recording can be read, MissingDependency without the extra. One of
         several that cannot be read is reported with the frames.
         """
-        _check_packages()
+        with needing("Recordings need mcap and rosbags", "recordings"):
+            import mcap  # noqa: F401 (only to see whether they can be imported)
+            import rosbags  # noqa: F401
         self.path = path
         self._files = list[_File]()
         self._unread = list[tuple[Path, DataError]]()
@@ -260,8 +262,7 @@ def _decoded(raw: Raw, kind: str, name: str) -> Any:
     try:
         return _types().deserialize_cdr(raw.data, kind)
     except Exception as error:  # of damaged bytes it raises errors of many types
-        why = " ".join(str(error).split())[:120] or type(error).__name__
-        raise DataError(f"{name} cannot be decoded as {kind} ({why}): it is damaged.") from None
+        raise DataError(f"{name} cannot be decoded as {kind} ({why_of(error)}): it is damaged.") from None
 
 
 @cache
@@ -269,13 +270,3 @@ def _types() -> Any:
     from rosbags.typesys import Stores, get_typestore
 
     return get_typestore(Stores.ROS2_HUMBLE)
-
-
-def _check_packages() -> None:
-    try:
-        import mcap  # noqa: F401 (only to see whether they can be imported)
-        import rosbags  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency(
-            f"Recordings need mcap and rosbags, which cannot be imported ({error}): {install_hint('recordings')}"
-        ) from None

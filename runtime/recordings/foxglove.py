@@ -9,16 +9,16 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from geodtr.runtime.errors import MissingDependency
 from geodtr.runtime.files import check_new_file, new_file, signals_held
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import displacement, rotation_of
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 from geodtr.runtime.localization.fix import SIGMAS_68
 from geodtr.runtime.localization.waypoint import Waypoint, record
 from geodtr.runtime.recordings.pictures import Pictures
@@ -43,19 +43,29 @@ ANSWER: Mapping[str, Any] = {
 }
 
 
+_MESSAGES = {
+    "/geodtr/fix": "LocationFix",
+    "/geodtr/pose": "PoseInFrame",
+    "/geodtr/image": "CompressedImage",
+    "/geodtr/tiles": "GeoJSON",
+    "/geodtr/log": "Log",
+    "/geodtr/truth": "LocationFix",
+}
+"""The type of each topic's messages, of Foxglove's schemas."""
+
+
+def _message(name: str) -> Any:
+    return getattr(import_module(f"foxglove_schemas_protobuf.{name}_pb2"), name)
+
+
 def check_mcap(path: Path) -> None:
     """Raise ConfigError when `path` does not end in .mcap, OutputExists when it is taken, MissingDependency without the
     extra.
     """
     check_new_file(path, (SUFFIX,))
-    try:
+    with needing("Writing MCAP needs mcap and foxglove-schemas-protobuf", "recordings"):
         import foxglove_schemas_protobuf  # noqa: F401 (only to see whether they can be imported)
         import mcap.writer  # noqa: F401
-    except ImportError as error:
-        raise MissingDependency(
-            f"Writing MCAP needs mcap and foxglove-schemas-protobuf, which cannot be imported ({error}): "
-            f"{install_hint('recordings')}"
-        ) from None
 
 
 @contextmanager
@@ -168,11 +178,6 @@ class _Recorder:
     """Messages of one answer after the other."""
 
     def __init__(self, disk: _Disk, pictures: Pictures) -> None:
-        from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
-        from foxglove_schemas_protobuf.GeoJSON_pb2 import GeoJSON
-        from foxglove_schemas_protobuf.LocationFix_pb2 import LocationFix
-        from foxglove_schemas_protobuf.Log_pb2 import Log
-        from foxglove_schemas_protobuf.PoseInFrame_pb2 import PoseInFrame
         from mcap.writer import Writer
 
         self.count = 0
@@ -182,15 +187,8 @@ class _Recorder:
         self._writer = Writer(disk)  # type: ignore[arg-type] # it calls a stream's write, tell and flush alone
         self._writer.start(library="geodtr-export")
         self._channels = {
-            topic: self._writer.register_channel(topic, "protobuf", self._schema(kind))
-            for topic, kind in (
-                ("/geodtr/fix", LocationFix),
-                ("/geodtr/pose", PoseInFrame),
-                ("/geodtr/image", CompressedImage),
-                ("/geodtr/tiles", GeoJSON),
-                ("/geodtr/log", Log),
-                ("/geodtr/truth", LocationFix),
-            )
+            topic: self._writer.register_channel(topic, "protobuf", self._schema(_message(name)))
+            for topic, name in _MESSAGES.items()
         }
         schema = self._writer.register_schema("geodtr.Answer", "jsonschema", msgspec.json.encode(ANSWER))
         self._channels["/geodtr/answer"] = self._writer.register_channel("/geodtr/answer", "json", schema)
@@ -208,44 +206,34 @@ class _Recorder:
         self._log(now, waypoint)
         jpeg = None if waypoint.image is None else self._pictures.take(waypoint.image)
         if jpeg is not None:
-            from foxglove_schemas_protobuf.CompressedImage_pb2 import CompressedImage
-
-            picture = CompressedImage(frame_id="camera", data=jpeg, format="jpeg")
-            self._send("/geodtr/image", now, picture)
+            self._send("/geodtr/image", now, frame_id="camera", data=jpeg, format="jpeg")
 
     def finish(self) -> None:
         self._writer.finish()  # type: ignore[no-untyped-call]
 
     def _location(self, topic: str, now: int, lat: float, lon: float, waypoint: Waypoint | None = None) -> None:
-        from foxglove_schemas_protobuf.LocationFix_pb2 import LocationFix
-
-        fix = LocationFix(frame_id=FRAME, latitude=lat, longitude=lon)
+        fix: dict[str, Any] = {"frame_id": FRAME, "latitude": lat, "longitude": lon}
         if waypoint is not None and waypoint.altitude_m is not None:
-            fix.altitude = waypoint.altitude_m
+            fix["altitude"] = waypoint.altitude_m
         if waypoint is not None and waypoint.within_68_m is not None:
             variance = (waypoint.within_68_m / SIGMAS_68) ** 2
             single = waypoint.state == "fix" and waypoint.covariance_m2  # a track's is of the frame, not of the answer
             ee, en, nn = single or (variance, 0.0, variance)
-            fix.position_covariance.extend((ee, en, 0.0, en, nn, 0.0, 0.0, 0.0, 0.0))
-            fix.position_covariance_type = LocationFix.APPROXIMATED
-        self._send(topic, now, fix)
+            fix["position_covariance"] = (ee, en, 0.0, en, nn, 0.0, 0.0, 0.0, 0.0)
+            fix["position_covariance_type"] = _message("LocationFix").APPROXIMATED
+        self._send(topic, now, **fix)
 
     def _pose(self, now: int, waypoint: Waypoint) -> None:
-        from foxglove_schemas_protobuf.PoseInFrame_pb2 import PoseInFrame
-
         assert waypoint.lat is not None and waypoint.lon is not None  # the caller's condition
         if self._origin is None:
             self._origin = (waypoint.lat, waypoint.lon)
-        east, north = displacement(*self._origin, waypoint.lat, waypoint.lon)
-        pose = PoseInFrame(frame_id=FRAME)
-        pose.pose.position.x, pose.pose.position.y = float(east), float(north)
-        pose.pose.orientation.z, pose.pose.orientation.w = rotation_of(waypoint.heading)
-        self._send("/geodtr/pose", now, pose)
+        east, north = (float(part) for part in displacement(*self._origin, waypoint.lat, waypoint.lon))
+        z, w = rotation_of(waypoint.heading)
+        pose = {"position": {"x": east, "y": north}, "orientation": {"z": z, "w": w}}
+        self._send("/geodtr/pose", now, frame_id=FRAME, pose=pose)
 
     def _tiles(self, now: int, waypoint: Waypoint) -> None:
         """The tiles that were found, as points with their scores."""
-        from foxglove_schemas_protobuf.GeoJSON_pb2 import GeoJSON
-
         features = [
             {
                 "type": "Feature",
@@ -256,20 +244,19 @@ class _Recorder:
             if each.place.lat is not None
         ]
         text = encode_json({"type": "FeatureCollection", "features": features}).decode("utf-8", "replace")
-        self._put("/geodtr/tiles", now, GeoJSON(geojson=text).SerializeToString())
+        self._put("/geodtr/tiles", now, _message("GeoJSON")(geojson=text).SerializeToString())
 
     def _log(self, now: int, waypoint: Waypoint) -> None:
         """A line where the state changes."""
-        from foxglove_schemas_protobuf.Log_pb2 import Log
-
         if waypoint.state == self._state:
             return
         before, self._state = self._state, waypoint.state
-        good = waypoint.state in ("fix", "tracking")
+        level = "INFO" if waypoint.state in ("fix", "tracking") else "WARNING"
         text = waypoint.state if before is None else f"{before} -> {waypoint.state}"
-        self._send("/geodtr/log", now, Log(level=Log.INFO if good else Log.WARNING, name="geodtr", message=text))
+        self._send("/geodtr/log", now, level=level, name="geodtr", message=text)
 
-    def _send(self, topic: str, now: int, message: Any) -> None:
+    def _send(self, topic: str, now: int, **fields: Any) -> None:
+        message = _message(_MESSAGES[topic])(**fields)
         message.timestamp.FromNanoseconds(now)
         self._put(topic, now, message.SerializeToString())
 

@@ -20,7 +20,7 @@ from mcap.writer import MCAP0_MAGIC
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.files import check_file, readable
 from geodtr.runtime.recordings.parts import FIRST, Part
-from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, too_large, unzipped
+from geodtr.runtime.recordings.topic import MAX_BYTES, Raw, Topic, too_large, unzipped, why_of
 
 _FOOTER = 8 + 1 + 8 + 8 + 8 + 4
 """Bytes from the footer's start to the end of the file: the record, and the magic bytes behind it."""
@@ -171,10 +171,9 @@ def _records_of(stream: "_Bounded", *, magic: bool = False) -> Iterator[Any]:
     except DataError:
         raise
     except Exception as error:  # of a damaged file it raises errors of many types
-        why = " ".join(str(error).split())[:120] or type(error).__name__
         raise DataError(
-            f"{stream.path} cannot be read beyond byte {stream.position:,} ({why}): truncated or corrupt. Copy it "
-            "again, or mend it: mcap recover"
+            f"{stream.path} cannot be read beyond byte {stream.position:,} ({why_of(error)}): truncated or corrupt. "
+            "Copy it again, or mend it: mcap recover"
         ) from None
 
 

@@ -1,6 +1,5 @@
 """Small pictures of the frames that are localised, kept until a frame's answer comes."""
 
-import io
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +9,11 @@ import numpy as np
 from PIL import Image
 
 from geodtr.runtime.errors import ImageError
-from geodtr.runtime.images.decode import decode
+from geodtr.runtime.images.decode import decode, encoded
 from geodtr.runtime.images.frames import Frame, Frames
 
 SIDE = 640
 """Pixels of the longer side, at most."""
-_QUALITY = 80
 
 
 class Pictures:
@@ -39,22 +37,14 @@ class Pictures:
                     del self._drawn[first]
                 return self._drawn.pop(name)
         try:
-            return _jpeg(decode(Path(name)).image)
+            return encoded(decode(Path(name)).image, "JPEG", SIDE)
         except ImageError:
             return None
 
     def _passing(self, frames: Iterator[Frame]) -> Iterator[Frame]:
         for frame in frames:
             if isinstance(frame.image, np.ndarray):
-                drawn = _jpeg(Image.fromarray(frame.image))
+                drawn = encoded(Image.fromarray(frame.image), "JPEG", SIDE)
                 with self._lock:
                     self._drawn[frame.name] = drawn
             yield frame
-
-
-def _jpeg(image: Image.Image) -> bytes:
-    small = image.copy()
-    small.thumbnail((SIDE, SIDE))
-    stream = io.BytesIO()
-    small.save(stream, "JPEG", quality=_QUALITY)
-    return stream.getvalue()

@@ -1,11 +1,13 @@
 """Where a satellite receiver was: what is recorded of frames, and what bounds the search for them."""
 
 from dataclasses import dataclass, replace
-from math import inf
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 
-from geodtr.runtime.errors import ArgumentError, ImageError
+from geodtr.runtime.arguments import check_fields
+from geodtr.runtime.errors import ImageError
 from geodtr.runtime.geodesy import Near, wrapped
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.images.recorded import Recorded, Stated
@@ -61,12 +63,11 @@ class Prior:
 
     track: Track
     radius: float
-    age: float = GAP
+    age: Annotated[float, Meta(gt=0, description="s")] = GAP
 
     def __post_init__(self) -> None:
         Near(0, 0, self.radius)
-        if not 0 < self.age < inf:
-            raise ArgumentError("age", f"is {self.age:g} s; it must be above 0, and finite.")
+        check_fields(self)
 
     def joined(self, frame: Frame) -> Frame:
         """The frame with its prior; with an ImageError where no position is known, or the last one is too old."""

@@ -29,6 +29,11 @@ class Raw:
     data: bytes
 
 
+def why_of(error: Exception) -> str:
+    """The reason that a library gives for damaged data, on one line and not too long."""
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
 def too_large(path: Path, what: str, size: int) -> DataError:
     """The error of what is larger than anything that is read."""
     return DataError(f"{path} has {what} of {size:,} bytes; at most {MAX_BYTES:,} are read.")

@@ -6,11 +6,13 @@ Knows no ROS: messages come as objects with their fields (rclpy's, rosbags') and
 import math
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from geodtr.runtime.autopilot.messages import Position
+from geodtr.runtime.autopilot.options import HeldBack
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import ConfigError, ImageError
 from geodtr.runtime.geodesy import Near, displacement, rotation_of
@@ -85,43 +87,42 @@ class Core:
 
     def image(self, message: Any) -> Published:
         """Localise one image. Never raises for what is in the message."""
-        began = time.monotonic()
         stamp = Time(int(message.header.stamp.sec), int(message.header.stamp.nanosec))
+        diagnosed = partial(self._diagnosed, stamp, time.monotonic())
         name = f"image#{self._count}"
         self._count += 1
         time_s = _seconds(stamp)
         near = self._near(time_s)
-        if isinstance(near, str):
-            return Published(None, None, self._diagnosed(stamp, began, WARN, f"held back: {near}", {}))
+        if isinstance(near, HeldBack):
+            return Published(None, None, diagnosed(WARN, f"held back: {near.reason}", {}))
         try:
             pixels = decompressed(message, name) if self._parameters.compressed else pixels_of(message, name)
             located = self._localizer.locate(Frame(name, pixels, time_s), near=near)
         except ImageError as error:
-            return Published(None, None, self._diagnosed(stamp, began, ERROR, str(error), {}))
+            return Published(None, None, diagnosed(ERROR, str(error), {}))
         admitted = self._gates.admit(located.waypoint, track=False)
         values = _values(located)
-        if isinstance(admitted, str):
-            reason = {"uncalibrated": located.uncalibrated or admitted}.get(admitted, admitted)
-            return Published(None, None, self._diagnosed(stamp, began, WARN, f"held back: {reason}", values))
+        if isinstance(admitted, HeldBack):
+            reason = (located.uncalibrated if admitted.reason == "uncalibrated" else None) or admitted.reason
+            return Published(None, None, diagnosed(WARN, f"held back: {reason}", values))
         level, text = (OK, "fix") if located.doubt is None else (WARN, f"fix, of a doubtful image: {located.doubt}")
         values["sigma_m"] = f"{admitted.sigma:.2f}"
-        return Published(
-            self._fix(stamp, admitted),
-            self._pose(stamp, admitted, located),
-            self._diagnosed(stamp, began, level, text, values),
-        )
+        fix, pose = self._fix(stamp, admitted), self._pose(stamp, admitted, located)
+        return Published(fix, pose, diagnosed(level, text, values))
 
-    def _near(self, time_s: float) -> Near | str | None:
-        """Where to search for an image of this time, None for everywhere; a text where the prior that is asked for is
-        not known. An old one would bound the search to where the vehicle was.
+    def _near(self, time_s: float) -> Near | HeldBack | None:
+        """Where to search for an image of this time, None for everywhere; held back where the prior that is asked for
+        is not known. An old one would bound the search to where the vehicle was.
         """
         if self._parameters.prior_radius == 0:
             return None
         if self._prior is None:
-            return "no position has come on the topic prior"
+            return HeldBack("no position has come on the topic prior")
         near, known = self._prior
         most, age = self._parameters.prior_age, abs(time_s - known)
-        return near if age <= most else f"the last prior is {age:.1f} s from the image, prior_age is {most:g} s"
+        if age > most:
+            return HeldBack(f"the last prior is {age:.1f} s from the image, prior_age is {most:g} s")
+        return near
 
     def _fix(self, stamp: Time, position: Position) -> NavSatFix:
         variance = position.sigma**2

@@ -5,7 +5,7 @@ from dataclasses import MISSING, dataclass, fields
 from math import inf, isnan, nan
 from typing import Any, get_args
 
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.options import Gates
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.nadir.hypotheses import NadirOptions

@@ -16,12 +16,13 @@ from threading import Condition, Thread
 
 from geodtr.runtime.errors import DataError, ImageError, UserError
 from geodtr.runtime.geodesy import Near
-from geodtr.runtime.images.decode import MAX_PIXELS, Decoded, decode_bytes
+from geodtr.runtime.images.decode import Decoded, decode_bytes
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.localization.answers import Prepared
 from geodtr.runtime.localization.result import Localisation
 from geodtr.runtime.serve.current import InUse, Replacing
 from geodtr.runtime.serve.metrics import Metrics
+from geodtr.runtime.serve.options import ServeOptions
 from geodtr.runtime.serve.replies import Reply, Stages, reply_of
 from geodtr.runtime.sources.positioned.exif import position_of
 from geodtr.runtime.sources.tile import Position
@@ -79,19 +80,9 @@ class _Job:
 class Batcher:
     """Answers images. Close it to answer all that was accepted and end its threads."""
 
-    def __init__(
-        self,
-        in_use: Callable[[], InUse],
-        metrics: Metrics,
-        *,
-        batch_size: int = 32,
-        wait_ms: float = 10.0,
-        queue: int = 256,
-        pixels: int = MAX_PIXELS,
-    ) -> None:
+    def __init__(self, in_use: Callable[[], InUse], metrics: Metrics, options: ServeOptions) -> None:
         """`in_use`: the localizer at the moment; every image keeps the one that it was accepted with."""
-        self._in_use, self._metrics = in_use, metrics
-        self._batch, self._wait, self._queue, self._pixels = batch_size, wait_ms / 1000, queue, pixels
+        self._in_use, self._metrics, self._options = in_use, metrics, options
         metrics.accepted.set_function(lambda: self._accepted)
         self._changed = Condition()
         self._ready = deque[_Job]()
@@ -118,10 +109,11 @@ class Batcher:
         Overloaded.
         """
         with self._changed:
-            if self._closing or self._accepted + len(uploads) > self._queue:
+            if self._closing or self._accepted + len(uploads) > self._options.queue:
                 for upload in uploads:
                     upload.drop()
-                raise Overloaded(self._pause())
+                pause = min(max(1.0, self._accepted * self._second_each), _LONGEST_PAUSE)
+                raise Overloaded(ceil(pause))
             use, now = self._in_use(), time.monotonic()
             jobs = [_Job(search, use, now) for _ in uploads]
             self._accepted += len(jobs)
@@ -156,15 +148,6 @@ class Batcher:
         for thread in self._threads:
             thread.join()
 
-    def __enter__(self) -> "Batcher":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _pause(self) -> int:
-        return ceil(min(max(1.0, self._accepted * self._second_each), _LONGEST_PAUSE))
-
     def _decode_all(self) -> None:
         while (accepted := self._uploads.get()) is not None:
             self._decode(*accepted)
@@ -174,7 +157,7 @@ class Batcher:
         failed: BaseException | None = None
         try:
             if not job.future.cancelled():
-                decoded = decode_bytes(upload.content, upload.name, self._pixels)
+                decoded = decode_bytes(upload.content, upload.name, self._options.pixels)
                 self._prepare(job, Frame(upload.name, decoded), decoded)
         except BaseException as error:  # reported to the client
             error.__cause__ = error.__context__ = None
@@ -186,7 +169,7 @@ class Batcher:
             if failed is None and job.prepared is not None:
                 self._ready.append(job)
             # The first of a batch, or the last that it waits for: to wake the worker for each costs more than a decode.
-            if len(self._ready) == 1 or len(self._ready) >= self._batch or not self._decoding:
+            if len(self._ready) == 1 or len(self._ready) >= self._options.batch_size or not self._decoding:
                 self._changed.notify_all()
         if failed is not None:
             self._fail(job, failed)
@@ -216,13 +199,13 @@ class Batcher:
             self._changed.wait_for(lambda: self._ready or (self._closing and not self._accepted))
             if not self._ready:
                 return []
-            until = time.monotonic() + self._wait
-            while len(self._ready) < self._batch and self._decoding and not self._closing:
+            until = time.monotonic() + self._options.wait_ms / 1000
+            while len(self._ready) < self._options.batch_size and self._decoding and not self._closing:
                 left = until - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     break
             use = self._ready[0].use
-            most = max(1, self._batch // use.localizer.suppositions)
+            most = max(1, self._options.batch_size // use.localizer.suppositions)
             batch = list[_Job]()
             while self._ready and len(batch) < most and self._ready[0].use is use:
                 batch.append(self._ready.popleft())

@@ -158,12 +158,6 @@ class Current:
             self._thread.join()
         self._in_use.localizer.close()
 
-    def __enter__(self) -> "Current":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
     def _open(self, before: InUse | None) -> InUse:
         bundle = open_bundle(self._bundle)
         gallery = open_gallery(self._location)

@@ -3,18 +3,17 @@
 Knows galleries; knows nothing of HTTP.
 """
 
-import io
-from collections import OrderedDict
+from functools import lru_cache
 from math import atan, ceil, cos, degrees, log2, pi, radians, sinh
 from threading import Lock
 
 import numpy as np
-from PIL import Image
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.gallery.ground import Reread, ground_of, spacing_of
 from geodtr.runtime.geodesy import SEMI_MAJOR
+from geodtr.runtime.images.decode import encoded
 from geodtr.runtime.sources.coverage import Frame, frame_of
 
 SIDE = 256
@@ -37,7 +36,7 @@ class Ground:
         self._gallery = gallery
         self._pixels = Reread()
         self._lock = Lock()
-        self._kept: OrderedDict[tuple[int, int, int], bytes | None] = OrderedDict()
+        self._drawn = lru_cache(_KEPT)(self._draw)
         self.frame, self.spacing = _covered(gallery), spacing_of(gallery)
         self.zoom = self._least_zoom()
         self.drawn = self.frame is not None and self._readable()
@@ -46,33 +45,23 @@ class Ground:
         """WebP of a square in web Mercator's numbering, None where nothing is known."""
         if not (self.drawn and self.zoom <= zoom <= MAX_ZOOM and 0 <= x < 2**zoom and 0 <= y < 2**zoom):
             return None
-        key = zoom, x, y
         with self._lock:  # one after the other: a page that asks for many must not take the engine's cores
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-            drawn = self._draw(key)
-            self._kept[key] = drawn
-            if len(self._kept) > _KEPT:
-                self._kept.popitem(last=False)
-            return drawn
+            return self._drawn(zoom, x, y)
 
     def tile(self, row: int) -> bytes:
         """WebP of the gallery's tile, made small. Raises IndexError where there is no such row, ImageError where its
         file cannot be read any more.
         """
         (tile,) = self._gallery.tiles([row])
-        image = self._pixels.read(tile).image.copy()
-        image.thumbnail((_THUMBNAIL, _THUMBNAIL))
-        return _webp(image)
+        return encoded(self._pixels.read(tile).image, "WEBP", _THUMBNAIL)
 
-    def _draw(self, key: tuple[int, int, int]) -> bytes | None:
-        frame = _frame(*key)
+    def _draw(self, zoom: int, x: int, y: int) -> bytes | None:
+        frame = _frame(zoom, x, y)
         covered = self.frame
         if covered is None or frame.south > covered.north or frame.north < covered.south:
             return None
         mosaic = ground_of(self._gallery, frame, (SIDE, SIDE), pixels=self._pixels, apart=self.spacing)
-        return None if mosaic.image.getchannel("A").getbbox() is None else _webp(mosaic.image)
+        return None if mosaic.image.getchannel("A").getbbox() is None else encoded(mosaic.image, "WEBP")
 
     def _least_zoom(self) -> int:
         """Where a square holds _EACH tiles of a map without gaps."""
@@ -105,9 +94,3 @@ def _frame(zoom: int, x: int, y: int) -> Frame:
     count = 2**zoom
     north, south = (degrees(atan(sinh(pi * (1 - 2 * row / count)))) for row in (y, y + 1))
     return Frame(south, x / count * 360 - 180, north, (x + 1) / count * 360 - 180)
-
-
-def _webp(image: Image.Image) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", quality=80, method=2)
-    return stream.getvalue()

@@ -5,7 +5,6 @@ results; where frames come from is in source.py.
 """
 
 import asyncio
-import io
 import time
 from collections import OrderedDict, deque
 from collections.abc import AsyncGenerator
@@ -17,6 +16,7 @@ import msgspec
 from PIL import Image
 
 from geodtr.runtime.files.documents import encode_json
+from geodtr.runtime.images.decode import encoded
 from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.replies import FrameEvent, SourceReply, SourceState, State, TrailEvent
 from geodtr.runtime.serve.requests import Refused
@@ -106,12 +106,9 @@ class Live:
 
     def keep(self, number: int, image: Image.Image) -> str:
         """Keep a frame's picture for a while; its address."""
-        small = image.copy()
-        small.thumbnail((_PICTURE, _PICTURE))
-        stream = io.BytesIO()
-        small.save(stream, "JPEG", quality=80)
+        picture = encoded(image, "JPEG", _PICTURE)
         with self._lock:
-            self._pictures[number] = stream.getvalue()
+            self._pictures[number] = picture
             if len(self._pictures) > _PICTURES:
                 self._pictures.popitem(last=False)
         return f"/v1/frames/{number}"

@@ -1,8 +1,8 @@
 """The server as a whole: what it opens, in which order, and how it ends.
 
-from geodtr.runtime.serve.server import serve
+from geodtr.runtime.serve.server import Request, Server
 
-serve(Path("bundle"), "gallery", ServeOptions())
+Server(Request(Path("bundle"), "gallery", ServeOptions()), print).run()
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -27,9 +27,9 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.images.intake import Intake
 from geodtr.runtime.localization.localizer import Localizer
-from geodtr.runtime.serve.app import Api, gallery_reply
 from geodtr.runtime.serve.batching import Batcher
 from geodtr.runtime.serve.current import Current
+from geodtr.runtime.serve.http.app import Api, gallery_reply
 from geodtr.runtime.serve.live import Live
 from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.options import ServeOptions
@@ -153,22 +153,13 @@ class Server(uvicorn.Server):
             self._socket = closes.enter_context(_listen(options.host, options.port))
             engine = replace(request.engine, spin=False)  # decoders and clients need the cores
             opened = partial(Localizer, options=engine, headings=request.headings, intake=request.intake)
-            current = closes.enter_context(Current(request.bundle, request.gallery, opened))
+            current = closes.enter_context(closing(Current(request.bundle, request.gallery, opened)))
             self.current, self.metrics = current, Metrics()
-            self._batcher = batcher = closes.enter_context(
-                Batcher(
-                    current,
-                    self.metrics,
-                    batch_size=options.batch_size,
-                    wait_ms=options.wait_ms,
-                    queue=options.queue,
-                    pixels=options.pixels,
-                )
-            )
+            self._batcher = batcher = closes.enter_context(closing(Batcher(current, self.metrics, options)))
             self.live = Live(self.metrics)
             closes.callback(self.live.end)
             if request.sourced is not None:
-                source = closes.enter_context(Source(request.sourced, current, batcher, self.live, report))
+                source = closes.enter_context(closing(Source(request.sourced, current, batcher, self.live, report)))
             self._api = api = Api(current, batcher, self.live, self.metrics, options, report)
 
             def tell(changed: Current) -> None:

@@ -109,7 +109,7 @@ class Source:
         self._over = False
         if sourced.moments is not None:
             self._served.require_positions("a track")
-            self._moments = self._joined(sourced.moments(self._all_frames()))
+            self._moments = self._joined(sourced.moments(iter(lambda: next(self._frames, None), None)))
         self._stopped = Event()
         self._thread = Thread(target=self._run, name="source", daemon=True)
 
@@ -120,12 +120,6 @@ class Source:
         self._stopped.set()
         if self._thread.ident is not None:
             self._thread.join(_ENDING)  # a camera that hangs keeps its thread, which ends with the process
-
-    def __enter__(self) -> "Source":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def _run(self) -> None:
         name, last = self._sourced.name, ""
@@ -166,10 +160,6 @@ class Source:
             self._show(tracked.waypoint, located=tracked.located is not None)
             if self._stopped.is_set():
                 return
-
-    def _all_frames(self) -> Iterator[Frame]:
-        while (frame := next(self._frames, None)) is not None:
-            yield frame
 
     def _joined(self, moments: Iterator[Moment]) -> Iterator[Moment]:
         try:

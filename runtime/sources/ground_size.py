@@ -3,7 +3,6 @@
 A tile of another ground size is another input: buildings are larger or smaller than any that the model has seen.
 """
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.sources.coverage import measure
 from geodtr.runtime.sources.tile import Tile, TileSource
+from geodtr.runtime.sources.tiled.slippy import merged_of
 
 LEAST_RATIO = 1.25
 """By which the sizes of one gallery differ at least."""
@@ -23,8 +23,6 @@ _GAP = 1.12
 """Between two tiles of nearly the same size, by which the next size begins: below LEAST_RATIO, for a tile is a number
 of whole pixels; above what a zoom level differs by from one row to the next.
 """
-_MERGED = re.compile(r"\+(\d{1,2})$")
-"""Behind the id of a tile that is merged of N x N ones."""
 _TRIED = 5
 _SAME = 1.25
 """The tiles of one data set differ by this factor where a zoom level was cut at several latitudes."""
@@ -97,8 +95,7 @@ def side_metres(tiles: Iterable[Tile], pixels: int | None) -> Iterator[float | N
         if cut is None and pixels is not None and tile.metres_per_pixel is not None:
             cut = pixels * tile.metres_per_pixel
         if "zoom" in tile.more:
-            merged = _MERGED.search(tile.id)
-            cut = of_zoom.setdefault((tile.more["zoom"], merged and merged[1]), cut)
+            cut = of_zoom.setdefault((tile.more["zoom"], merged_of(tile)), cut)
         yield cut
 
 

@@ -13,8 +13,9 @@ from geodtr.runtime.files import readable
 from geodtr.runtime.images.decode import SUFFIXES as IMAGE_SUFFIXES
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 from geodtr.runtime.sources.raster.geotiff import SUFFIXES as MAP_SUFFIXES
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.raster.vrt import sheets_remedy
 from geodtr.runtime.sources.tile import TileSource
 from geodtr.runtime.sources.tiled.mbtiles import SUFFIXES as MBTILES_SUFFIXES

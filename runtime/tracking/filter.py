@@ -9,9 +9,11 @@ Knows scores, places and motions; knows nothing of images, galleries or files.
 """
 
 from dataclasses import dataclass, field, replace
-from math import hypot, isfinite
+from math import hypot
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 
 from geodtr.runtime.arguments import check_fields
@@ -54,27 +56,18 @@ class TrackOptions:
     and maximum share of particles drawn again in each frame.
     """
 
-    particles: int = 2000
+    particles: Annotated[int, Meta(ge=10, le=1_000_000)] = 2000
     seed: int = 0
-    sight: float = 20.0
-    heading_error: float = 15.0
-    doubt: float = 0.05
-    slow: float = 0.05
-    fast: float = 0.2
+    sight: Annotated[float, Meta(gt=0)] = 20.0
+    heading_error: Annotated[float, Meta(gt=0)] = 15.0
+    doubt: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    slow: Annotated[float, Meta(gt=0, lt=1)] = 0.05
+    fast: Annotated[float, Meta(gt=0, lt=1)] = 0.2
     renewed: tuple[float, float] = (0.01, 0.1)
     noise: MotionNoise = field(default_factory=MotionNoise)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if not 10 <= self.particles <= 10**6:
-            raise ArgumentError("particles", f"is {self.particles}; allowed are 10 to 1,000,000.")
-        for name in ("sight", "heading_error"):
-            value = getattr(self, name)
-            if not (isfinite(value) and value > 0):
-                raise ArgumentError(name, f"is {value}; a number above 0 is needed.")
-        for name, value in (("doubt", self.doubt), ("slow", self.slow), ("fast", self.fast)):
-            if not 0 < value < 1:
-                raise ArgumentError(name, f"is {value}; it must lie between 0 and 1.")
         least, most = self.renewed
         if not 0 <= least <= most <= 1:
             raise ArgumentError("renewed", f"is {least} to {most}; allowed are two rising shares from 0 to 1.")

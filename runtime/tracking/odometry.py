@@ -16,7 +16,7 @@ from itertools import islice
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.files.text_rows import open_text, rows_of
+from geodtr.runtime.files.text_rows import by_column, open_text, rows_of
 
 TIMES = ("time_s", "time_unix_s")
 SPEEDS: Mapping[str, float] = {"speed_m_s": 1.0, "speed_km_h": 1 / 3.6}
@@ -120,11 +120,7 @@ def _steps(
 ) -> Iterator[Step]:
     time, speed, yaw = columns
     last: tuple[float, float, float] | None = None
-    for line, row in rows:
-        where = f"{name}, line {line}"
-        if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
-        cells = dict(zip(header, row, strict=True))
+    for where, cells in by_column(rows, header, name):
         now = _number(cells, time, where)
         here = (now, _number(cells, speed, where) * SPEEDS[speed], _number(cells, yaw, where) * YAWS[yaw])
         if last is not None and now <= last[0]:

@@ -87,30 +87,24 @@ class Particles:
         rising = np.cumsum(self.weight)
         at = (random.random() + np.arange(count)) * (rising[-1] / count)
         rows = np.minimum(np.searchsorted(rising, at, side="right"), count - 1)
-        return Particles(
-            self.lat[rows], self.lon[rows], self.heading[rows], self.scale[rows], np.full(count, 1 / count)
-        )
+        lat, lon, heading, scale = (values[rows] for values in self._pose)
+        return Particles(lat, lon, heading, scale, np.full(count, 1 / count))
 
     def replaced(self, rows: NDArray[np.int64], others: "Particles") -> "Particles":
         """The same with the poses of `others` in `rows`; weights stay."""
-        return Particles(
-            _with(self.lat, rows, others.lat),
-            _with(self.lon, rows, others.lon),
-            _with(self.heading, rows, others.heading),
-            _with(self.scale, rows, others.scale),
-            self.weight,
-        )
+        lat, lon, heading, scale = pose = [values.copy() for values in self._pose]
+        for values, other in zip(pose, others._pose, strict=True):
+            values[rows] = other
+        return Particles(lat, lon, heading, scale, self.weight)
+
+    @property
+    def _pose(self) -> tuple[Floats, Floats, Floats, Floats]:
+        return self.lat, self.lon, self.heading, self.scale
 
     @property
     def effective(self) -> float:
         """How many equal weights would be as uneven (Kong, Liu and Wong, 1994)."""
         return float(1 / (self.weight @ self.weight))
-
-
-def _with(values: Floats, rows: NDArray[np.int64], others: Floats) -> Floats:
-    changed = values.copy()
-    changed[rows] = others
-    return changed
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from geodtr.runtime.errors import DataError
 from geodtr.runtime.images.frames import Frame
 from geodtr.runtime.prefetch import BackgroundReader
-from geodtr.runtime.tracking.odometry import Motion, Odometry, Step
+from geodtr.runtime.tracking.odometry import Motion, Odometry
 
 PATIENCE = 5.0
 """Seconds that live odometry may take from one row to the next."""
@@ -31,7 +31,8 @@ class Moment:
 def by_row(odometry: Odometry) -> Iterator[Moment]:
     """A moment for each row, with the image that it names."""
     for step in odometry.steps:
-        yield Moment(step.time, (step.motion,), _frame_of(step))
+        frame = None if step.image is None else Frame(str(step.image), step.image)
+        yield Moment(step.time, (step.motion,), frame)
 
 
 def by_time(frames: Iterable[Frame], odometry: Odometry, start: float | None = None) -> Iterator[Moment]:
@@ -113,7 +114,3 @@ def by_arrival(
 
 def _silent(odometry: Odometry) -> DataError:
     return DataError(f"{odometry.name} has given no row for {PATIENCE:g} s: the odometry has stopped.")
-
-
-def _frame_of(step: Step) -> Frame | None:
-    return None if step.image is None else Frame(str(step.image), step.image)

@@ -9,9 +9,12 @@ import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
+from msgspec import Meta
+
+from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.bundle import Bundle, open_bundle
-from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files import check_apart, check_new_folder, new_folder
 from geodtr.runtime.gallery.folder.access import held_to_copy
 from geodtr.runtime.gallery.location import FolderLocation, GalleryLocation, MilvusLocation
@@ -35,17 +38,13 @@ class TritonOptions:
     the number of tiles and of headings to search. Raises ConfigError naming a value out of range.
     """
 
-    max_batch: int = 32
-    delay_us: int = 2000
-    top: int = 5
-    headings: int = 1
+    max_batch: Annotated[int, Meta(ge=1, le=1024)] = 32
+    delay_us: Annotated[int, Meta(ge=0, le=10_000_000, description="microseconds")] = 2000
+    top: Annotated[int, Meta(ge=1, le=1000)] = 5
+    headings: Annotated[int, Meta(ge=1, le=360)] = 1
 
     def __post_init__(self) -> None:
-        for name, most in (("max_batch", 1024), ("top", 1000), ("headings", 360)):
-            if not 1 <= getattr(self, name) <= most:
-                raise ConfigError(f"{name} is {getattr(self, name)}; allowed: 1 to {most}.")
-        if not 0 <= self.delay_us <= 10_000_000:
-            raise ConfigError(f"delay_us is {self.delay_us}; allowed: 0 to 10,000,000 microseconds.")
+        check_fields(self)
 
 
 def write_repository(

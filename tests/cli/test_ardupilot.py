@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from ardupilot import ABSENT, BINARY, ArduPilot
 from pymavlink.dialects.v20 import ardupilotmega as dialect
-from simulated_flights import SEEN, fly_north, linked, localizing, off, origin_near
+from simulated_flights import SEEN, arms_by_its_camera, flies_by, fly_north, linked, off, origin_near
 from tiny_world import make_world
 
 from geodtr.runtime.names import MavlinkMessage
@@ -35,27 +35,18 @@ def test_a_vehicle_without_gnss_gets_its_position_by_what_its_camera_sees_and_ar
     with ArduPilot(tmp_path, home, parameters) as vehicle:
         if message == "odometry":
             vehicle.set_origin(*origin_near(home))
-        with localizing(vehicle, tiny, tmp_path, message):
-            vehicle.arm()
-            assert off(vehicle) < 5
-        assert vehicle.complaints == []
+        arms_by_its_camera(vehicle, tiny, tmp_path, message)
 
 
 @both
 def test_a_vehicle_that_flies_is_where_the_messages_say(
     tmp_path: Path, message: MavlinkMessage, parameters: dict[str, float]
 ) -> None:
-    home, reported = (-30.0, -15.0), list[str]()
+    home = (-30.0, -15.0)
     with ArduPilot(tmp_path, home, parameters) as vehicle:
         if message == "odometry":
             vehicle.set_origin(*origin_near(home))
-        with linked(vehicle, message, reported):
-            vehicle.take_off(15)
-            errors = fly_north(vehicle, 100)
-        logging.getLogger(__name__).info("%s: %.2f m off at most", message, max(errors))  # --log-cli-level=INFO
-        assert max(errors) < 2
-        assert vehicle.complaints == []
-        assert reported == []
+        assert flies_by(vehicle, message) < 2
 
 
 def test_parameters_that_keep_positions_from_being_used_are_named(tmp_path: Path) -> None:

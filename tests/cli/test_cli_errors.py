@@ -56,6 +56,28 @@ def test_a_value_that_only_the_library_refuses_is_named_by_its_option(
     assert message in refused("localize", nowhere, "--bundle", nowhere, "--gallery", nowhere, *options)
 
 
+@pytest.mark.parametrize(
+    ("command", "option", "values"),
+    [
+        (("localize", "nowhere"), "--top", (5, 6)),
+        (("localize", "nowhere"), "--fov", (90, 90)),  # one that a dataclass declares
+        (("gallery", "export", "nowhere"), "--out", ("one.csv", "two.csv")),
+        (("bundle", "pack", "nowhere"), "--note", ("one", "two")),
+    ],
+)
+def test_an_option_that_takes_one_value_is_refused_twice(
+    command: tuple[str, ...], option: str, values: tuple[object, ...], refused: Callable[..., str]
+) -> None:
+    message = refused(*command, *(part for value in values for part in (option, value)))
+    assert f"'{option}': it is given twice, and takes one value." in " ".join(message.split())
+
+
+def test_options_that_take_several_values_and_flags_may_be_repeated(cli: Callable[..., Outcome]) -> None:
+    assert cli("doctor", "--json", "--json").code in (0, 1)
+    repeated = cli("bundle", "unpack", "nowhere.tar", "folder", "--trust", "a.pub", "--trust", "b.pub")
+    assert "twice" not in repeated.err
+
+
 @pytest.mark.parametrize("spec", ["somewhere", "vigor:somewhere", "pairs:nowhere", "pairs:"])
 def test_a_wrong_spec_names_the_allowed_ones(trained: Trained, refused: Callable[..., str], spec: str) -> None:
     message = refused("evaluate", trained.bundles["fp32"].path, "--data", spec)

@@ -19,9 +19,8 @@ from tiny_world import SPACING, TinyWorld, claim_radii, make_world
 
 from geodtr.cli.deploy.localize.autopilot import AutopilotOptions
 from geodtr.export.options import options_of
-from geodtr.runtime.autopilot.link import LinkOptions
 from geodtr.runtime.autopilot.messages import RATES
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.geodesy import distance
 
 SEEN = 35

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from px4 import ABSENT, BUILD, Px4
-from simulated_flights import SEEN, SIGMA, fly_north, linked, localizing, off, origin_near
+from simulated_flights import SEEN, SIGMA, arms_by_its_camera, flies_by, fly_north, linked, localizing, origin_near
 from tiny_world import make_world
 
 from geodtr.runtime.geodesy import distance
@@ -36,26 +36,16 @@ def test_a_vehicle_without_gnss_gets_its_position_by_what_its_camera_sees_and_ar
     home = (float(tiny.lat[SEEN]), float(tiny.lon[SEEN]))
     with Px4(tmp_path, home, {**NO_GNSS, **parameters}) as vehicle:
         vehicle.set_origin(*origin_near(home))
-        with localizing(vehicle, tiny, tmp_path, message):
-            vehicle.arm()
-            assert off(vehicle) < 5
-        assert vehicle.complaints == []
+        arms_by_its_camera(vehicle, tiny, tmp_path, message)
 
 
 @both
 def test_a_vehicle_that_flies_is_where_the_messages_say(
     tmp_path: Path, message: MavlinkMessage, parameters: dict[str, float]
 ) -> None:
-    reported = list[str]()
     with Px4(tmp_path, HOME, {**NO_GNSS, **parameters}) as vehicle:
         vehicle.set_origin(*origin_near(HOME))
-        with linked(vehicle, message, reported):
-            vehicle.take_off(15)
-            errors = fly_north(vehicle, 100)
-        LOG.info("%s: %.2f m off at most", message, max(errors))  # --log-cli-level=INFO
-        assert max(errors) < 2 * SIGMA
-        assert vehicle.complaints == []
-        assert reported == []
+        assert flies_by(vehicle, message) < 2 * SIGMA
 
 
 @both

@@ -14,7 +14,8 @@ from maps import UTM, picture, utm_map
 from PIL import Image
 from pmtiles_file import pmtiles as packed
 
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.sources.tiled.slippy import XyzOptions

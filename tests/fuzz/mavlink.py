@@ -11,8 +11,8 @@ from kinds import Kind
 from pymavlink import mavutil
 from pymavlink.dialects.v20 import common
 
-from geodtr.runtime.autopilot.link import Link, LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.link import Link
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.autopilot.tlog import Tlog
 from geodtr.runtime.autopilot.transport import Transport
 from geodtr.runtime.localization.waypoint import Waypoint

@@ -7,17 +7,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Thread
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
 from checkout import ROOT
+from msgspec import Meta
 from tiny_world import HEIGHT, WIDTH, TinyWorld, make_world
 
 from geodtr import Bundle, Localizer, UserError, build_gallery, embed, open_bundle, open_gallery
 from geodtr.runtime.arguments import check_argument, check_fields, check_several
-from geodtr.runtime.autopilot.link import LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.embed.pipeline import embed_frames
 from geodtr.runtime.engines.base import EngineOptions
 from geodtr.runtime.errors import ArgumentError, ConfigError, ImageError
@@ -29,7 +29,7 @@ from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.machine import THREADS_A_CORE
 from geodtr.runtime.names import Branch
 from geodtr.runtime.sources.positioned.folder import FolderOptions
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 from geodtr.runtime.sources.tiled.slippy import XyzOptions
 from geodtr.runtime.tracking.filter import TrackOptions
 from geodtr.training.data.readers.pairs_csv import write_pairs
@@ -45,6 +45,9 @@ class Everything:
     span: tuple[float, float] = (0.0, 1.0)
     words: tuple[str, ...] = ()
     near: Near | None = None
+    share: Annotated[float | None, Meta(gt=0, lt=1)] = 0.5
+    metres: Annotated[float, Meta(gt=0, description="metres")] = 1.0
+    side: Annotated[int, Meta(ge=1, le=4096, description="pixels")] = 1
     elsewhere: "Nowhere" = None  # type: ignore[name-defined] # noqa: F821
     numbers: list[int] = field(default_factory=list)
 
@@ -66,6 +69,12 @@ class Everything:
         ({"span": (1.0, 2.0, 3.0)}, "allowed: "),
         ({"words": (1,)}, r"allowed: \(text, \.\.\.\)"),
         ({"near": (1, 2, 3)}, r"near is \(1, 2, 3\); allowed: Near or None"),
+        ({"share": "1"}, "share is '1'; allowed: a number or None."),
+        ({"share": 1}, "share is 1; it must lie between 0 and 1."),
+        ({"metres": 0.0}, "metres is 0; it must be above 0 metres, and finite."),
+        ({"metres": float("inf")}, "metres is inf; it must be above 0 metres, and finite."),
+        ({"side": 0}, "side is 0; allowed are 1 to 4096 pixels."),
+        ({"side": 4097}, "side is 4097; allowed are 1 to 4096 pixels."),
     ],
 )
 def test_a_value_of_another_type_is_named_with_what_is_allowed(given: dict[str, Any], allowed: str) -> None:
@@ -75,7 +84,7 @@ def test_a_value_of_another_type_is_named_with_what_is_allowed(given: dict[str, 
 
 def test_values_of_the_declared_types_are_taken() -> None:
     near = Near(48, 8, 5)
-    Everything("aerial", int(np.int64(3)), 2, True, Path("a"), [1, 2], ("a", "b"), near)  # type: ignore[arg-type]
+    Everything("aerial", int(np.int64(3)), 2, True, Path("a"), [1, 2], ("a", "b"), near, None)  # type: ignore[arg-type]
     Everything(count=np.int32(3), ratio=np.float32(0.5), place="text", elsewhere=object())  # type: ignore[arg-type]
     check_argument("count", np.int64(3), int, 1)
 

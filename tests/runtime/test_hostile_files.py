@@ -28,7 +28,8 @@ from geodtr.runtime.localization.calibration import calibrate, write_calibration
 from geodtr.runtime.localization.fix import Fix
 from geodtr.runtime.localization.output.gis import geojson, gpx
 from geodtr.runtime.names import BRANCHES
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import check_tiles
 from geodtr.runtime.tracking.odometry import read_odometry

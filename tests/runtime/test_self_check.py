@@ -6,11 +6,11 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from geodtr.runtime import doctor, self_check
+from geodtr.runtime.doctor import diagnosis, self_check
+from geodtr.runtime.doctor.self_check import check_arithmetic
 from geodtr.runtime.search import matmul
 from geodtr.runtime.search.exact import search_compressed
 from geodtr.runtime.search.quantize import compress
-from geodtr.runtime.self_check import check_arithmetic
 
 
 def test_this_machine_is_exact() -> None:
@@ -47,7 +47,7 @@ def test_a_product_that_is_off_by_one_is_named_with_its_library(monkeypatch: pyt
     text = failed["arithmetic, int8 products"].found
     assert text.startswith("numkong ")
     assert "1 of 600" in text or "of 4800 values differ" in text
-    assert not doctor.examine_machine().passed
+    assert not diagnosis.examine_machine().passed
 
 
 def test_a_search_that_misses_a_row_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from threading import Event, Thread
 
 from mavlink_peer import ORIGIN, SPEED
 
-from geodtr.runtime.autopilot.link import Link, LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.link import Link
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.localization.waypoint import TrackState, Waypoint
 from geodtr.runtime.names import MavlinkMessage
 

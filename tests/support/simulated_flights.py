@@ -1,5 +1,6 @@
 """Flights of a simulated vehicle beside a link of this project, and the program beside one that stands."""
 
+import logging
 import subprocess
 import sys
 import time
@@ -10,12 +11,14 @@ from signal import SIGINT
 from threading import Event, Thread
 
 import cv2
+from ardupilot import ArduPilot
 from checkout import SUPPORT
+from px4 import Px4
 from simulator import Simulator
 from tiny_world import TinyWorld
 
-from geodtr.runtime.autopilot.link import Link, LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.link import Link
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.geodesy import displacement, distance, moved
 from geodtr.runtime.localization.waypoint import Waypoint
 from geodtr.runtime.names import MavlinkMessage
@@ -124,3 +127,23 @@ def linked(
         finally:
             closed.set()
             tracker.join(2)  # its next row; none comes where the autopilot has no motion
+
+
+def arms_by_its_camera(vehicle: ArduPilot | Px4, world: TinyWorld, folder: Path, message: str) -> None:
+    """A vehicle that stands on the tile SEEN, without GNSS, gets its position by what its camera sees, and arms."""
+    with localizing(vehicle, world, folder, message):
+        vehicle.arm()
+        assert off(vehicle) < 5
+    assert vehicle.complaints == []
+
+
+def flies_by(vehicle: ArduPilot | Px4, message: MavlinkMessage) -> float:
+    """The vehicle flies 100 m by the messages alone, and nothing is wrong; by how many metres it is off at most."""
+    reported = list[str]()
+    with linked(vehicle, message, reported):
+        vehicle.take_off(15)
+        errors = fly_north(vehicle, 100)
+    logging.getLogger(__name__).info("%s: %.2f m off at most", message, max(errors))  # --log-cli-level=INFO
+    assert vehicle.complaints == []
+    assert reported == []
+    return max(errors)

@@ -1,6 +1,6 @@
 """The command `gallery calibrate`: how far positions are off, measured on images whose place is known."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 from geodtr.cli.console import messages, output, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
-from geodtr.cli.options import SPEC_HELP, AsJson, BundlePath, GalleryPlace, Headings, Limit, OnError, flag
+from geodtr.cli.options import SPEC_HELP, AsJson, BundlePath, GalleryPlace, Headings, Limit, OnError, flag, leaving_out
 from geodtr.cli.tables import table
 from geodtr.runtime.errors import ConfigError, ImageError
 
 if TYPE_CHECKING:
     from geodtr.runtime.localization.calibration import FixCalibration
-    from geodtr.runtime.localization.known_images import KnownImage
+    from geodtr.runtime.localization.known_images import KnownImage, OnBadImage
 
 
 @with_options({PANEL: (ImageOptions,)})
@@ -60,11 +60,11 @@ def calibrate(
     if near is not None and not (isfinite(near) and near > 0):
         raise ConfigError(f"--near is {near:g}; a radius above 0 metres is needed.")
     intake = intake_of(given)
-    known = _known_images(data, limit, on_error)
+    on_bad = leaving_out(on_error, ImageError, "images")
+    known = _known_images(data, limit, on_bad)
     with Localizer.open(bundle, place, headings=headings, intake=intake) as localizer:
         localizer.require_positions("a calibration")
         check_replaces(localizer.gallery, near, replace=replace)
-        on_bad = _leave_out(on_error)
         measured = measure(localizer, known, data, near_metres=near, on_bad=on_bad, correct=correct_bias, track=track)
         calibration = measured.calibration
         if measured.off_the_map:
@@ -96,26 +96,15 @@ def _interval_of(calibration: "FixCalibration") -> str:
     return f" (95 %: {low:.1f} to {high:.1f} m east, {south:.1f} to {north:.1f} m north){moved}"
 
 
-def _known_images(data: str, limit: int | None, on_error: OnError) -> "list[KnownImage]":
+def _known_images(data: str, limit: int | None, on_bad: "OnBadImage") -> "list[KnownImage]":
     from geodtr.runtime.localization.known_images import KnownImage, read_known_images
     from geodtr.training.data.spec import is_spec, read_test_set
 
     if not is_spec(data):
-        return read_known_images(Path(data), _leave_out(on_error))[:limit]
+        return read_known_images(Path(data), on_bad)[:limit]
     pair_set = read_test_set(data)
     report_skipped(pair_set.name, pair_set.skipped)
     pairs = (pair_set if limit is None else pair_set.first(limit)).pairs
     return [
         KnownImage(pair.ground, pair.lat, pair.lon) for pair in pairs if pair.lat is not None and pair.lon is not None
     ]
-
-
-def _leave_out(on_error: OnError) -> "Callable[[str], None]":
-    """What happens to an image that cannot be measured."""
-
-    def leave_out(reason: str) -> None:
-        if on_error == "stop":
-            raise ImageError(f"{reason} To leave such images out: --on-error skip")
-        warn(f"Left out: {reason}")
-
-    return leave_out

@@ -4,11 +4,9 @@ from pathlib import Path
 from typing import Annotated
 
 from geodtr.cli.console import messages, output, show_json, track
-from geodtr.cli.options import AsJson, argument, flag, out_option
+from geodtr.cli.options import AsJson, argument, flag, numbers_of, out_option
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.names import Storage
-
-_CALIBRATE = "Calibrations are not copied: geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
 
 
 def split(
@@ -23,13 +21,8 @@ def split(
     from geodtr.runtime.gallery.regions import split as split_gallery
 
     if box is not None and grid is None:
-        try:
-            south, west, north, east = (float(part) for part in box.split(","))
-        except ValueError:
-            raise ConfigError(
-                f"--box {box!r} is not SOUTH,WEST,NORTH,EAST in degrees, for example 48.1,11.4,48.2,11.7."
-            ) from None
-        region: InBox | InGrid = InBox(south, west, north, east)
+        edges = numbers_of(box, "--box", "48.1,11.4,48.2,11.7", named="SOUTH,WEST,NORTH,EAST in degrees", count=4)
+        region: InBox | InGrid = InBox(*edges)
     elif grid is not None and box is None:
         region = InGrid(grid)
     else:
@@ -40,7 +33,7 @@ def split(
         return
     for name, count in counts.items():
         output.print(f"{out / name}: {count} tiles", soft_wrap=True)
-    messages.print(_CALIBRATE)
+    _mention_calibrations(gallery)
 
 
 def merge(
@@ -58,4 +51,12 @@ def merge(
     if as_json:
         show_json({"references": count})
         return
-    messages.print(f"Wrote {out}: {count} tiles. {_CALIBRATE}")
+    messages.print(f"Wrote {out}: {count} tiles.")
+    _mention_calibrations(*galleries)
+
+
+def _mention_calibrations(*galleries: Path) -> None:
+    from geodtr.runtime.localization.calibration import is_calibrated
+
+    if any(map(is_calibrated, galleries)):
+        messages.print("Calibrations are not copied: geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC")

@@ -1,13 +1,13 @@
 """Where tiles come from, on the command line: SOURCE and its options, written once for all commands that take them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from geodtr.cli.console import messages, output, report_skipped, show_json, track, warn
 from geodtr.cli.dataclass_options import with_options
-from geodtr.cli.options import AsJson, argument, flag
+from geodtr.cli.options import AsJson, argument, flag, numbers_of
 from geodtr.cli.tables import table
 from geodtr.export.options import flag_of, from_given, option, options_of
 from geodtr.runtime.errors import BundleError, ConfigError
@@ -77,21 +77,17 @@ class _Map:
     nodata: float | None = option(None, "Value of pixels without data, where the map does not mark them.", "VALUE")
 
     def options(self) -> "Options":
-        from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions
+        from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 
         if self.tile_metres is None:
             raise ConfigError("Say how large a map's tile is on the ground, for example --tile-metres 60")
-        sizes = _numbers(self.tile_metres, float, "--tile-metres", "60 or 40,80,160")
-        strides = self._strides(sizes)
-        low_high = None if self.stretch is None else _numbers(self.stretch, float, "--stretch", "0,3000")
-        if low_high is not None and len(low_high) != 2:
-            raise ConfigError(f"--stretch is {self.stretch!r}; two numbers are needed, for example 0,3000.")
+        sizes = numbers_of(self.tile_metres, "--tile-metres", "60 or 40,80,160")
         return GeoTiffOptions(
             sizes,
-            strides,
+            self._strides(sizes),
             self.tile_pixels,
-            None if self.bands is None else _numbers(self.bands, int, "--bands", "1,2,3"),
-            None if low_high is None else (low_high[0], low_high[1]),
+            None if self.bands is None else numbers_of(self.bands, "--bands", "1,2,3", int),
+            None if self.stretch is None else numbers_of(self.stretch, "--stretch", "0,3000", count=2),
             nodata=self.nodata,
             **({} if self.max_empty is None else {"max_empty": self.max_empty}),
         )
@@ -103,7 +99,7 @@ class _Map:
         flag, text = ("--stride", self.stride) if self.overlap is None else ("--overlap", self.overlap)
         if text is None:
             return None
-        values = _numbers(text, float, flag, "20 or 20,40,80")
+        values = numbers_of(text, flag, "20 or 20,40,80")
         if len(values) not in (1, len(sizes)):
             raise ConfigError(
                 f"{flag} has {len(values)} values for {len(sizes)} sizes of tiles; give one for all, or one for each."
@@ -171,13 +167,6 @@ def _options(given: Mapping[str, Any]) -> "Options | None":
         held = "; ".join(f"{', '.join(flags[panel])}: {panel.lower()}" for panel in panels)
         raise ConfigError(f"Options of different kinds of sources were given ({held}). Give options of one kind.")
     return from_given(_KINDS[panels[0]], given).options() if panels else None
-
-
-def _numbers(text: str, of: Callable[[str], Any], flag: str, example: str) -> tuple[Any, ...]:
-    try:
-        return tuple(of(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"{flag} is {text!r}; numbers with commas are needed, for example {example}.") from None
 
 
 @takes_source_options

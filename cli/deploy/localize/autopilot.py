@@ -45,8 +45,8 @@ class AutopilotOptions:
 
 def link_of(given: Mapping[str, Any], *, track: bool, live: bool) -> "Link | None":
     """The link that the options ask for, not yet open."""
-    from geodtr.runtime.autopilot.link import Link, LinkOptions
-    from geodtr.runtime.autopilot.prediction import Gates
+    from geodtr.runtime.autopilot.link import Link
+    from geodtr.runtime.autopilot.options import Gates, LinkOptions
 
     options: AutopilotOptions = from_given(AutopilotOptions, given)
     if options.mavlink is None:

@@ -30,7 +30,6 @@ from geodtr.cli.options import (
     argument,
     flag,
 )
-from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.progress import untracked
 
@@ -39,7 +38,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.embed.pipeline import OnBadFrame
     from geodtr.runtime.gallery.base import Gallery
     from geodtr.runtime.geodesy import Near
-    from geodtr.runtime.images.frames import Frame, Frames
+    from geodtr.runtime.images.frames import Frames
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.result import Localisation
     from geodtr.runtime.localization.waypoint import Waypoint
@@ -149,7 +148,8 @@ def localize(
         if picture is not None:
             localizer.require_positions("--picture")
         tracking = None if drive is None else TrackOptions(seed=seed)
-        answers = _answers(localizer, frames, drive, tracking, top, prior, live, _skip if on_error == "skip" else stop)
+        on_bad = stop if on_error == "stop" else lambda _, error: warn(f"Left out: {error}")
+        answers = _answers(localizer, frames, drive, tracking, top, prior, live, on_bad)
         writers: list[Callable[[Waypoint], object]] = []
         if picture is not None:
             from geodtr.export.plots.track import track_picture
@@ -213,8 +213,3 @@ def _warn_of_spacing(gallery: "Gallery", bundle: Path) -> None:
     spacing = None if metres is None else spacing_of(gallery)
     if metres is not None and spacing is not None and (fault := Advice(metres).fault_of_tracks(spacing)) is not None:
         warn(fault)
-
-
-def _skip(frame: "Frame", error: "ImageError") -> None:
-    del frame  # the message names it
-    warn(f"Left out: {error}")

@@ -6,8 +6,8 @@ from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from geodtr.cli.console import messages, warn
-from geodtr.cli.options import OnError, parse_near
+from geodtr.cli.console import messages
+from geodtr.cli.options import OnError, leaving_out, parse_near
 from geodtr.export.options import option
 from geodtr.runtime.errors import ConfigError, DataError
 
@@ -75,7 +75,7 @@ def flight_of(frames: "Frames", places: Sequence[str], given: Mapping[str, Any],
         raise ConfigError(f"--flight {named} belongs to one video: name it alone. Photographs have tags: --flight exif")
     if start is not None and not isfinite(start):
         raise ConfigError(f"--flight-start is {start}; a finite number of seconds is needed.")
-    return read_flight(Path(named), bad_entries(on_error))
+    return read_flight(Path(named), leaving_out(on_error, DataError, "entries"))
 
 
 def with_given_flight(
@@ -104,17 +104,6 @@ def flown(flight: "Flight | None", given: Mapping[str, Any]) -> "tuple[Odometry,
     for line in (f"motion by {', '.join(motion.sources)}", *motion.notes):
         messages.print(f" {line}", soft_wrap=True)
     return motion.odometry, video_start(flight, given.get("flight_start"))
-
-
-def bad_entries(on_error: OnError) -> Any:
-    """What happens to what cannot be right in a record."""
-
-    def bad(reason: str) -> None:
-        if on_error == "stop":
-            raise DataError(f"{reason} To leave such entries out: --on-error skip")
-        warn(f"Left out: {reason}")
-
-    return bad
 
 
 def say_what_was_read(flight: "Flight") -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from geodtr.cli.deploy.image_options import camera_model_of, intake_of
+from geodtr.cli.options import numbers_of
 from geodtr.export.options import from_given, option
-from geodtr.runtime.errors import ConfigError
 
 if TYPE_CHECKING:
     from geodtr.runtime.images.altitudes import Altitudes
@@ -60,11 +60,11 @@ def nadir_of(view: View, given: Mapping[str, Any]) -> "tuple[NadirOptions | None
     if view != "nadir":
         return None, None
     options: NadirArguments = from_given(NadirArguments, given)
-    number = _number(options.altitude)
+    widths = options.frame_metres
     nadir = NadirOptions(
         camera=camera_model_of(given.get("undistort")),
-        altitude=number,
-        frame_metres=None if options.frame_metres is None else _range(options.frame_metres),
+        altitude=_number(options.altitude),
+        frame_metres=None if widths is None else numbers_of(widths, "--frame-metres", "60,140", count=2),
         **{
             name: getattr(options, name)
             for name in ("fov", "size_error", "ground_sizes", "rotations", "heading", "tile_metres")
@@ -87,11 +87,3 @@ def _number(text: str | None) -> float | None:
         return None if text is None else float(text)
     except ValueError:
         return None
-
-
-def _range(text: str) -> tuple[float, float]:
-    try:
-        low, high = (float(part) for part in text.split(","))
-    except ValueError:
-        raise ConfigError(f"--frame-metres is {text!r}; two numbers are needed, for example 60,140.") from None
-    return low, high

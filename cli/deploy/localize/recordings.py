@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geodtr.cli.console import warn
-from geodtr.cli.deploy.localize.flight import bad_entries
-from geodtr.cli.options import OnError
+from geodtr.cli.options import OnError, leaving_out
 from geodtr.export.options import from_given, option
+from geodtr.runtime.errors import DataError
 
 if TYPE_CHECKING:
     from geodtr.runtime.images.camera_model import CameraModel
@@ -82,7 +82,8 @@ def playback_of(given: Mapping[str, Any], *, every: int, limit: int | None, on_e
     recording = Recording(options.bag)
     topic = options.topic or recording.only_images()
     named = [each for each in (options.prior_topic, options.truth_topic) if each is not None]
-    tracks = {each: recording.track(each, bad_entries(on_error)) for each in dict.fromkeys(named)}
+    on_bad = leaving_out(on_error, DataError, "entries")
+    tracks = {each: recording.track(each, on_bad) for each in dict.fromkeys(named)}
     prior = None
     if options.prior_topic is not None:
         prior = Prior(tracks[options.prior_topic], options.prior_radius, options.prior_age)

@@ -6,8 +6,10 @@ galleries.
 
 from dataclasses import dataclass, replace
 from math import ceil, exp, isfinite, log
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -57,30 +59,18 @@ class NadirOptions:
     None. Raises ConfigError naming a value out of range.
     """
 
-    altitude: float | None = None
-    fov: float | None = None
+    altitude: Annotated[float | None, Meta(ge=1, le=HIGHEST, description="m above the ground")] = None
+    fov: Annotated[float | None, Meta(ge=1, le=170, description="degrees")] = None
     frame_metres: tuple[float, float] | None = None
-    size_error: float = 0.2
-    ground_sizes: int = 3
-    rotations: int = 16
-    heading: float | None = None
-    tile_metres: float | None = None
+    size_error: Annotated[float, Meta(ge=0, le=1)] = 0.2
+    ground_sizes: Annotated[int, Meta(ge=1, le=MOST)] = 3
+    rotations: Annotated[int, Meta(ge=1, le=360)] = 16
+    heading: Annotated[float | None, Meta(ge=-360, le=360, description="degrees")] = None
+    tile_metres: Annotated[float | None, Meta(ge=1, le=100_000, description="m")] = None
     camera: CameraModel | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
-        bounds: tuple[tuple[str, float | None, float, float, str], ...] = (
-            ("altitude", self.altitude, 1, HIGHEST, " m above the ground"),
-            ("fov", self.fov, 1, 170, " degrees"),
-            ("size_error", self.size_error, 0, 1, ""),
-            ("ground_sizes", self.ground_sizes, 1, MOST, ""),
-            ("rotations", self.rotations, 1, 360, ""),
-            ("heading", self.heading, -360, 360, " degrees"),
-            ("tile_metres", self.tile_metres, 1, 100_000, " m"),
-        )
-        for name, value, low, high, unit in bounds:
-            if value is not None and not low <= value <= high:
-                raise ArgumentError(name, f"is {value:g}; allowed are {low:g} to {high:g}{unit}.")
         if self.ground_sizes * self.steps > MOST:
             raise ConfigError(
                 f"{self.steps} rotations x {self.ground_sizes} ground sizes are more than {MOST}, which are embedded "

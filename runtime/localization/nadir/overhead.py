@@ -16,7 +16,7 @@ from geodtr.runtime.localization.fix import CANDIDATES
 from geodtr.runtime.localization.nadir.hypotheses import Hypotheses, NadirOptions, sharpened, suppose
 from geodtr.runtime.localization.nadir.refine import RefineOptions, Refiner
 from geodtr.runtime.localization.result import Nadir, Refined
-from geodtr.runtime.localization.view import Found, Query
+from geodtr.runtime.localization.view import Found, Query, QueryView
 from geodtr.runtime.localization.waypoint import Candidate
 from geodtr.runtime.manifest.document import Manifest
 from geodtr.runtime.names import Branch
@@ -49,7 +49,7 @@ def nadir_branch(manifest: Manifest) -> Branch:
     return "ground" if projection == "nadir" else "aerial"
 
 
-class NadirView:
+class NadirView(QueryView[NadirQuery]):
     """Frames for a branch that preprocesses as `how`; `refine` is the second stage's, None leaves it out.
 
     A gallery may have tiles of several sizes; a frame is compared with tiles of the size nearest to its own. Raises
@@ -66,15 +66,9 @@ class NadirView:
         if refine is not None:
             finest = self._sizes[0]
             self._refiner = Refiner(gallery, refine, options, finest.metres, finest.rows)
-
-    @property
-    def most(self) -> int:
-        return self._options.steps * self._options.ground_sizes
-
-    @property
-    def tiles(self) -> int:
-        """Tiles that overlap show one place several times."""
-        return CANDIDATES if self._refiner is None else max(CANDIDATES, _TILES_PER_PLACE * self._refiner.places)
+        self.most = options.steps * options.ground_sizes
+        # Tiles that overlap show one place several times.
+        self.tiles = CANDIDATES if refine is None else max(CANDIDATES, _TILES_PER_PLACE * refine.places)
 
     def load(self, frame: Frame) -> NadirQuery:
         decoded = decode_frame(frame)
@@ -149,7 +143,7 @@ def _sizes_in(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tu
         return (_Tiles(options.tile_metres or 1.0, drawn, None),)
     pixels = _pixels_of(first)
     stated = options.tile_metres
-    if stated is not None and _states_no_size(first, pixels):
+    if stated is not None and first.side_metres is None and (first.metres_per_pixel is None or pixels is None):
         return (_Tiles(stated, pixels or drawn, None),)
     sizes = sizes_of(side_metres(gallery.all_tiles(), pixels or drawn))
     if (unknown := sizes[-1]).metres is None:
@@ -171,11 +165,6 @@ def _sizes_in(gallery: Gallery, options: NadirOptions, how: Preprocessing) -> tu
         )
         for size, own in zip(sizes, rows, strict=True)
     )
-
-
-def _states_no_size(first: Tile, pixels: int | None) -> bool:
-    """Whether the side of the first tile is not known."""
-    return first.side_metres is None and (first.metres_per_pixel is None or pixels is None)
 
 
 def _pixels_of(tile: Tile) -> int | None:

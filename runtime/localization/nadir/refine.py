@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from math import ceil, hypot
+from typing import Annotated
 
 import numpy as np
+from msgspec import Meta
 from numpy.typing import NDArray
 from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ArgumentError
 from geodtr.runtime.gallery.base import Gallery
 from geodtr.runtime.geodesy import Near, distance
 from geodtr.runtime.images.nadir import whole_pixels
@@ -60,15 +61,12 @@ class RefineOptions:
     agree, of those that `matcher` finds. Raises ConfigError naming a value out of range.
     """
 
-    places: int = 8
-    min_inliers: int = 20
+    places: Annotated[int, Meta(ge=1, le=32)] = 8
+    min_inliers: Annotated[int, Meta(ge=8, le=10_000)] = 20
     matcher: Matcher = field(default_factory=Patches)
 
     def __post_init__(self) -> None:
         check_fields(self)
-        for name, value, low, high in (("places", self.places, 1, 32), ("min_inliers", self.min_inliers, 8, 10_000)):
-            if not low <= value <= high:
-                raise ArgumentError(name, f"is {value}; allowed are {low} to {high}.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,11 +120,6 @@ class Refiner:
         self._map, self._tile = MapWindows(gallery, tile_metres, rows), tile_metres
         self._options = options
         self._guesses = Guesses(self._map, tile_metres, nadir, options.places)
-
-    @property
-    def places(self) -> int:
-        """How many places are tried at most."""
-        return self._options.places
 
     def refine(
         self,

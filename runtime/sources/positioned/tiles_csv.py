@@ -12,7 +12,7 @@ from math import isfinite
 from pathlib import Path
 
 from geodtr.runtime.errors import DataError
-from geodtr.runtime.files.text_rows import read_csv
+from geodtr.runtime.files.text_rows import by_column, read_csv
 from geodtr.runtime.sources.positioned.footprint import EDGES, Corner, Footprint
 from geodtr.runtime.sources.tile import Tile, check_position
 
@@ -57,15 +57,12 @@ def read_tiles_csv(path: Path, folder: Path) -> tuple[list[Tile], str]:
     rows = read_csv(path)
     written = rows[0][1] if rows else []
     header = _header(written, path)
-    tiles, lines = list[Tile](), dict[str, int]()
-    for line, row in rows[1:]:
-        where = f"{path}, line {line}"
-        if len(row) != len(header):
-            raise DataError(f"{where}: {len(row)} values where the header names {len(header)}.")
-        tile = _tile(dict(zip(header, row, strict=True)), folder, where)
+    tiles, lines = list[Tile](), dict[str, str]()
+    for where, cells in by_column(rows[1:], header, str(path)):
+        tile = _tile(cells, folder, where)
         if tile.id in lines:
-            raise DataError(f"{where}: the id {tile.id} is also in line {lines[tile.id]}. Give each tile its own.")
-        lines[tile.id] = line
+            raise DataError(f"{where}: the id {tile.id} is also in {lines[tile.id]}. Give each tile its own.")
+        lines[tile.id] = where.rpartition(", ")[2]
         tiles.append(tile)
     if not tiles:
         raise DataError(f"{path} lists no tiles. Give each a row, with the columns {', '.join(written)}.")

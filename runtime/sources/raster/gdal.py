@@ -13,9 +13,9 @@ from pathlib import Path
 from shlex import quote
 from typing import Any
 
-from geodtr.runtime.errors import DataError, MissingDependency, UserError
+from geodtr.runtime.errors import DataError, UserError
 from geodtr.runtime.files import check_file, readable
-from geodtr.runtime.installation import install_hint
+from geodtr.runtime.installation import needing
 from geodtr.runtime.sources.raster.vrt import local_vrt
 
 _SIGNATURES = {
@@ -71,10 +71,8 @@ def open_map(path: Path) -> Any:
     Raises DataError when it is missing, is none of them, or names a file outside its folder or in another format;
     MissingDependency without rasterio.
     """
-    try:
+    with needing("Cutting a map needs rasterio", "geo"):
         import rasterio
-    except ModuleNotFoundError:
-        raise MissingDependency(f"Cutting a map needs rasterio: {install_hint('geo')}") from None
     check_file(path, DataError)
     with gdal(DataError, f"{path} is not a map that can be read. Get it again."), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)  # the caller reports it

@@ -1,35 +1,29 @@
 """A map in one file, cut into tiles of a ground size. Needs rasterio (extra `geo`)."""
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import pairwise
-from math import isfinite
 from pathlib import Path
 from shlex import quote
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
-from geodtr.runtime.arguments import check_fields
-from geodtr.runtime.errors import ArgumentError, ConfigError, DataError, ImageError
+from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.geodesy import Values, wrapped
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.progress import Track, untracked
-from geodtr.runtime.sources.ground_size import LEAST_RATIO
 from geodtr.runtime.sources.raster.bands import Bands, choose_bands
+from geodtr.runtime.sources.raster.cut import LARGEST_TILE, GeoTiffOptions, MapCut
 from geodtr.runtime.sources.raster.empty import black_share, find_marks
 from geodtr.runtime.sources.raster.gdal import gdal, open_map
-from geodtr.runtime.sources.raster.grid import Grid, Locate, is_sheared, joined, lay_out
+from geodtr.runtime.sources.raster.grid import Grid, is_sheared, joined, lay_out
 from geodtr.runtime.sources.raster.warp import conformal_system, warp
 from geodtr.runtime.sources.tile import Tile
 
 SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".jp2", ".j2k"})
 """A .vrt is GDAL's list of the sheets that make one map (gdalbuildvrt)."""
-
-LARGEST_TILE = 4096
-"""Pixels a side in which a tile is drawn, at most: some 200 MB while it is read, in each of several threads."""
 
 LARGEST_WINDOW = 16_384
 """Pixels a side that are read for one tile, at most: three bands of them are 800 MB, which GDAL reads in pieces."""
@@ -38,104 +32,6 @@ _CORRUPT = "{path} cannot be read: truncated or corrupt. Get it again."
 _BLACK_WORTH_SAYING = 0.02
 
 _PIECE = 100_000
-
-
-@dataclass(frozen=True, slots=True)
-class GeoTiffOptions:
-    """How a map is cut: tiles of `tile_metres` on the ground, centres at most `stride_metres` apart (a tile's size
-    where it is None), drawn in `tile_pixels` (as many as the map has where it is None, up to LARGEST_TILE). For tiles
-    of several sizes, `tile_metres` are all of them, and `stride_metres` one for each.
-
-    `bands` are the three to read as red, green and blue, or one that is grey; `stretch` the values that become 0 and
-    255, needed where the map does not hold 8-bit ones. A tile of which more than the share `max_empty` has no data is
-    left out: by the map's own marks, and where every band that is read is `nodata`.
-    Raises ConfigError naming a value out of range.
-    """
-
-    tile_metres: float | tuple[float, ...]
-    stride_metres: float | tuple[float, ...] | None = None
-    tile_pixels: int | None = None
-    bands: tuple[int, ...] | None = None
-    stretch: tuple[float, float] | None = None
-    max_empty: float = 0.2
-    nodata: float | None = None
-
-    def __post_init__(self) -> None:
-        check_fields(self)
-        sizes, strides = _each(self.tile_metres), _each(self.stride_metres)
-        for name, metres in (("tile_metres", sizes), ("stride_metres", strides)):
-            for each in metres:
-                if not (isfinite(each) and each > 0):
-                    raise ArgumentError(name, f"is {each:g}; it must be above 0.")
-        if not sizes or (strides and len(strides) != len(sizes)):
-            raise ConfigError(f"{len(sizes)} sizes of tiles and {len(strides)} strides are given; give one for each.")
-        for small, large in pairwise(sorted(sizes)):
-            if large < LEAST_RATIO * small:
-                raise ConfigError(
-                    f"Tiles of {small:g} and of {large:g} m are nearly the same; sizes of one gallery differ by a "
-                    f"factor of {LEAST_RATIO:g} at least."
-                )
-        if self.tile_pixels is not None and not 1 <= self.tile_pixels <= LARGEST_TILE:
-            raise ArgumentError("tile_pixels", f"is {self.tile_pixels}; allowed are 1 to {LARGEST_TILE}.")
-        if self.bands is not None and len(self.bands) not in (1, 3):
-            raise ArgumentError(
-                "bands", f"names {len(self.bands)} bands; name three (red, green, blue), or a grey one."
-            )
-        if self.stretch is not None and not (all(map(isfinite, self.stretch)) and self.stretch[0] < self.stretch[1]):
-            raise ArgumentError("stretch", f"is {self.stretch[0]:g} to {self.stretch[1]:g}; it must rise.")
-        if not 0 <= self.max_empty <= 1:
-            raise ArgumentError("max_empty", f"is {self.max_empty:g}; it must lie within 0 and 1.")
-        if self.nodata is not None and not isfinite(self.nodata):
-            raise ArgumentError("nodata", f"is {self.nodata:g}; a finite number is needed.")
-
-    @property
-    def cuts(self) -> tuple[tuple[float, float], ...]:
-        """A tile's side and the distance between centres, in metres, for each size."""
-        sizes = _each(self.tile_metres)
-        return tuple(zip(sizes, _each(self.stride_metres) or sizes, strict=True))
-
-
-def _each(metres: float | tuple[float, ...] | None) -> tuple[float, ...]:
-    if metres is None:
-        return ()
-    return metres if isinstance(metres, tuple) else (metres,)
-
-
-@dataclass(frozen=True, slots=True)
-class MapCut(Sequence[Tile]):
-    """The tiles of the map `path`, made when they are asked for: there may be millions. Each is drawn in `pixels`, the
-    map's own where that is None and a tile has at most LARGEST_TILE of them, with the bands and the stretch that were
-    `asked` for, by which it can be read again.
-    """
-
-    path: Path
-    grid: Grid
-    pixels: int | None
-    asked: Mapping[str, Sequence[float]]
-
-    def __len__(self) -> int:
-        return len(self.grid)
-
-    @overload
-    def __getitem__(self, index: int) -> Tile: ...
-    @overload
-    def __getitem__(self, index: slice) -> "MapCut": ...
-    def __getitem__(self, index: int | slice) -> "Tile | MapCut":
-        if isinstance(index, slice):
-            return MapCut(self.path, self.grid[index], self.pixels, self.asked)
-        tile = self.grid[index]
-        window = [tile.column, tile.row, tile.width, tile.height]
-        pixels = self.pixels or (LARGEST_TILE if max(window[2:]) > LARGEST_TILE else None)
-        drawn = {} if pixels is None else {"pixels": pixels}
-        return Tile(
-            id=f"{self.path.name}#{','.join(map(str, window))}",
-            file=str(self.path),
-            lat=tile.lat,
-            lon=tile.lon,
-            heading=tile.heading,
-            metres_per_pixel=tile.metres / (pixels or max(tile.width, tile.height)),
-            more={"window": window, **drawn, **self.asked, **({"flipped": True} if tile.flipped else {})},
-        )
 
 
 @dataclass(frozen=True)
@@ -207,22 +103,23 @@ def open_geotiff(path: Path, options: GeoTiffOptions, *, track: Track = untracke
         _check_georeferenced(dataset, path)
         bands = choose_bands(dataset, options.bands, options.stretch, str(path))
         notes = [f"{path.name} is {dataset.width} x {dataset.height} pixels in {_crs_name(dataset.crs)}."]
-        warped_to = None
-        locate = partial(_locate, dataset, path)
-        if is_sheared(dataset.width, dataset.height, locate):
-            warped_to = _conformal(dataset, locate)
+        warped_to = _warped_to(dataset, path)
+        if warped_to is not None:
             dataset = warp(dataset, warped_to, bands)
-            locate = partial(_locate, dataset, path)
             notes.append(
                 "Its rows and columns are not at right angles on the ground: it is warped while it is read, and what "
                 "lies beyond its edges has no data."
             )
-        grid = _lay_out(dataset, path, locate, options)
+        locate = partial(_locate, dataset, path)
+        try:  # the tiles of each size behind the tiles of the one before
+            grid = joined([lay_out(dataset.width, dataset.height, locate, *cut) for cut in options.cuts])
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from None
         _check_readable(dataset, path, grid, options.tile_pixels)
         if options.tile_pixels is None and max(grid.width.max(), grid.height.max()) > LARGEST_TILE:
             notes.append(f"Tiles are drawn in {LARGEST_TILE} pixels a side, fewer than the map has.")
         marks = find_marks(dataset, bands, options.nodata)
-        with gdal(DataError, f"{path} cannot be read: truncated or corrupt. Get it again."):
+        with gdal(DataError, _CORRUPT.format(path=path)):
             kept = grid[marks.empty_shares(dataset, grid, track) <= options.max_empty] if marks else grid
             black = black_share(dataset, bands, marks)
         if not len(kept):
@@ -256,16 +153,16 @@ def reopen_geotiff(
     dataset = open_map(path)
     with gdal(DataError, _CORRUPT.format(path=path)):
         bands = choose_bands(dataset, bands_asked, stretch, str(path))
-        locate = partial(_locate, dataset, path)
-        warped_to = None
-        if is_sheared(dataset.width, dataset.height, locate):
-            warped_to = _conformal(dataset, locate)
+        warped_to = _warped_to(dataset, path)
         dataset.close()
     return GeoTiff(path, (), (), bands, warped_to)
 
 
-def _conformal(dataset: Any, locate: Locate) -> str:
-    """The system into which a map is warped."""
+def _warped_to(dataset: Any, path: Path) -> str | None:
+    """The system into which a map is warped, None where its rows and columns are at right angles."""
+    locate = partial(_locate, dataset, path)
+    if not is_sheared(dataset.width, dataset.height, locate):
+        return None
     lat, lon = locate(np.array([dataset.width / 2]), np.array([dataset.height / 2]))
     return conformal_system(float(lat[0]), float(lon[0]))
 
@@ -304,14 +201,6 @@ def _locate(dataset: Any, path: Path, columns: Values, rows: Values) -> tuple[Va
     if not (np.isfinite(lat).all() and np.isfinite(lon).all()):
         raise DataError(f"{path} reaches beyond what {_crs_name(dataset.crs)} can express. Cut it smaller first.")
     return lat, np.where(np.abs(lon) > 180, wrapped(lon), lon)
-
-
-def _lay_out(dataset: Any, path: Path, locate: Locate, options: GeoTiffOptions) -> Grid:
-    """The tiles of each size behind the tiles of the one before."""
-    try:
-        return joined([lay_out(dataset.width, dataset.height, locate, *cut) for cut in options.cuts])
-    except DataError as error:
-        raise DataError(f"{path}: {error}") from None
 
 
 def _check_readable(dataset: Any, path: Path, grid: Grid, asked: int | None) -> None:

@@ -3,10 +3,10 @@
 Knows where pixels lie on the Earth; knows nothing of files or colours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from math import ceil
-from typing import Any, Protocol, overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +35,10 @@ a map of centimetres has steps of 1e-7 degrees.
 """
 
 
-class Locate(Protocol):
-    """Where points of the map lie: columns and rows in pixels (0, 0 is the corner of the first one), float64 [N], to
-    latitude and longitude in degrees, WGS 84, float64 [N].
-    """
-
-    def __call__(self, columns: Values, rows: Values) -> tuple[Values, Values]: ...
+Locate = Callable[[Values, Values], tuple[Values, Values]]
+"""Where points of the map lie: columns and rows in pixels (0, 0 is the corner of the first one), float64 [N], to
+latitude and longitude in degrees, WGS 84, float64 [N].
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +105,11 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
     Raises DataError when the map is smaller than a tile, or would come to more than MAX_TILES.
     """
     middle = np.full(_SAMPLES, width / 2)
-    down = np.linspace(0, height, _SAMPLES)
+    down, across = np.linspace(0, height, _SAMPLES), np.linspace(0, width, _SAMPLES)
     centres_down = _spread(down, locate(middle, down), tile_metres, stride_metres)
     rows = list[Values]()
     for row in centres_down:
-        rows.append(_row(width, row, locate, tile_metres, stride_metres))
+        rows.append(_spread(across, locate(across, np.full(_SAMPLES, row)), tile_metres, stride_metres))
         if len(rows[-1]) * len(centres_down) > MAX_TILES:
             raise DataError(_too_many(tile_metres, stride_metres))
     x = np.concatenate([*rows, np.empty(0)])
@@ -119,7 +117,7 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
     if not len(x):
         raise DataError(
             f"No tile of {tile_metres:g} m fits into the map, which is {_length(locate(middle, down)):.0f} m high and "
-            f"{_length(locate(np.linspace(0, width, _SAMPLES), np.full(_SAMPLES, height / 2))):.0f} m wide in its "
+            f"{_length(locate(across, np.full(_SAMPLES, height / 2))):.0f} m wide in its "
             "middle. Ask for a smaller --tile-metres."
         )
     return _measure(width, height, locate, x, y, tile_metres)
@@ -128,11 +126,6 @@ def lay_out(width: int, height: int, locate: Locate, tile_metres: float, stride_
 def _too_many(tile: float, stride: float) -> str:
     remedy = "a smaller --overlap or a larger --stride" if stride < tile else "a larger --tile-metres"
     return f"Tiles of {tile:g} m, {stride:g} m apart, would be more than {MAX_TILES:,}. Ask for {remedy}."
-
-
-def _row(width: int, row: float, locate: Locate, tile_metres: float, stride_metres: float) -> Values:
-    across = np.linspace(0, width, _SAMPLES)
-    return _spread(across, locate(across, np.full(_SAMPLES, row)), tile_metres, stride_metres)
 
 
 def _spread(pixels: Values, places: tuple[Values, Values], tile: float, stride: float) -> Values:

@@ -48,7 +48,8 @@ def open_mbtiles(path: Path, options: XyzOptions = ALL_TILES) -> MapTiles:
     store = _Rows(path, zoom)
     if not numbers:
         raise DataError(f"{path} holds no map tiles of zoom {zoom}.")
-    _check_pictures(store, *numbers[0])
+    if store.content(*numbers[0])[:2] == b"\x1f\x8b":
+        raise vector_tiles(path)
     notes = [f"{broken} rows are left out: their numbers are no tile's of zoom {zoom}."] if broken else []
     return map_tiles(str(path), store, numbers, zoom, options, notes)
 
@@ -81,11 +82,6 @@ def _numbers(file: ForeignFile, path: Path, zoom: int) -> tuple[list[tuple[int, 
             broken += 1
         check_count(path, zoom, len(numbers) + broken)
     return sorted(numbers), broken
-
-
-def _check_pictures(store: "_Rows", x: int, y: int) -> None:
-    if store.content(x, y)[:2] == b"\x1f\x8b":
-        raise vector_tiles(store.path)
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ made of them.
 Knows tile numbers; where their images are kept, in a folder or in one file, is a store's.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import atan, cos, degrees, pi, radians, sinh
 from pathlib import Path
-from typing import Protocol
+from typing import Annotated, Protocol
 
+from msgspec import Meta
 from PIL import Image
 
 from geodtr.runtime.arguments import check_fields
@@ -36,17 +38,13 @@ class XyzOptions:
     that a smaller step overlaps them. Raises ConfigError naming a value out of range.
     """
 
-    zoom: int | None = None
+    zoom: Annotated[int | None, Meta(ge=0, le=MAX_ZOOM)] = None
     tms: bool = False
-    merge: int = 1
+    merge: Annotated[int, Meta(ge=1, le=16)] = 1
     step: int | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
-        if self.zoom is not None and not 0 <= self.zoom <= MAX_ZOOM:
-            raise ArgumentError("zoom", f"is {self.zoom}; allowed are 0 to {MAX_ZOOM}.")
-        if not 1 <= self.merge <= 16:
-            raise ArgumentError("merge", f"is {self.merge}; allowed are 1 to 16.")
         if self.step is not None and not 1 <= self.step <= self.merge:
             fault = f"is {self.step}; allowed are 1 to {self.merge}, the tiles that each merges ({{}})."
             raise ArgumentError("step", fault, "merge")
@@ -72,6 +70,12 @@ def metres_per_pixel(lat: float, zoom: int, side: int) -> float:
     """
     north, east = metres_per_degree(lat)
     return float(east + north * cos(radians(lat))) / 2 * 360 / (side * (1 << zoom))
+
+
+def merged_of(tile: Tile) -> int:
+    """How many map tiles a side a reference is merged of, by its id."""
+    merged = re.search(r"\+(\d{1,2})$", tile.id)
+    return int(merged[1]) if merged else 1
 
 
 class TileStore(Protocol):

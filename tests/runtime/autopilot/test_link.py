@@ -16,8 +16,8 @@ from mavlink_peer import ORIGIN, SPEED, SYSTEM, Peer, Weather, free_port, wait_u
 from pymavlink.dialects.v20 import common
 
 from geodtr.runtime.autopilot import link as links
-from geodtr.runtime.autopilot.link import Link, LinkOptions
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.link import Link
+from geodtr.runtime.autopilot.options import Gates, LinkOptions
 from geodtr.runtime.errors import ConfigError, MissingDependency
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.localization.waypoint import Waypoint

@@ -5,7 +5,8 @@ import math
 import pytest
 
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.autopilot.prediction import HORIZON, OLDEST, Gates, Predictor
+from geodtr.runtime.autopilot.options import OLDEST, Gates, HeldBack
+from geodtr.runtime.autopilot.prediction import HORIZON, Predictor
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.geodesy import displacement
 from geodtr.runtime.localization.waypoint import TrackState, Waypoint
@@ -80,7 +81,7 @@ def test_the_particles_drawn_for_a_new_start_hold_no_track_back() -> None:
     predictor.answer(Waypoint("tracking", None, 1.0, -30.0, -15.0, EAST, 15.1, 400.0))
     assert position_of(predictor, 1.0).sigma == pytest.approx(10.0, abs=0.01)
     predictor.answer(Waypoint("tracking", None, 1.0, -30.0, -15.0, EAST, 100.0, 400.0))
-    assert predictor.position(1.0) == "radius too wide"
+    assert predictor.position(1.0) == HeldBack("radius too wide")
 
 
 def test_no_belief_is_narrower_than_what_was_stated() -> None:
@@ -98,7 +99,7 @@ def test_what_is_not_tracking_is_not_sent_unless_asked(state: TrackState) -> Non
         predictor.answer(answered(1.0, state))
         position = predictor.position(1.0)
         assert isinstance(position, Position) == sent
-        assert position == state or (isinstance(position, Position) and not position.reliable)
+        assert position == HeldBack(state) or (isinstance(position, Position) and not position.reliable)
 
 
 def test_a_relocalisation_changes_the_reset_counter() -> None:
@@ -136,14 +137,14 @@ def test_odometry_that_stops_ends_the_prediction() -> None:
     driving(predictor, 1)
     predictor.answer(answered(1.0))
     assert isinstance(predictor.position(1.0 + HORIZON - 0.1), Position)
-    assert predictor.position(1.0 + HORIZON + 0.1) == "the odometry has stopped"
+    assert predictor.position(1.0 + HORIZON + 0.1) == HeldBack("the odometry has stopped")
 
 
 def test_odometry_alone_carries_no_position_for_long() -> None:
     predictor = Predictor(ALLOWED)
     driving(predictor, 7)
     predictor.answer(answered(7 - OLDEST - 0.5))
-    assert predictor.position(7.0) == "too old"
+    assert predictor.position(7.0) == HeldBack("too old")
 
 
 def test_an_odometry_whose_clock_begins_again_waits_for_the_next_answer() -> None:
@@ -151,20 +152,20 @@ def test_an_odometry_whose_clock_begins_again_waits_for_the_next_answer() -> Non
     driving(predictor, 2, start=1000.0)
     predictor.answer(answered(1001.0))
     predictor.move(Step(3.0, STANDING, None), 1003.0)
-    assert predictor.position(1003.0) == "no answer yet"
+    assert predictor.position(1003.0) == HeldBack("no answer yet")
     predictor.answer(answered(1001.0))  # that was still on its way
-    assert predictor.position(1003.0) == "the odometry's clock jumped"
+    assert predictor.position(1003.0) == HeldBack("the odometry's clock jumped")
     predictor.answer(answered(3.0))
     assert gone(position_of(predictor, 1003.0)) == pytest.approx((0.0, 0.0), abs=0.01)
 
 
 def test_without_an_answer_or_a_row_there_is_no_position() -> None:
     predictor = Predictor(ALLOWED)
-    assert predictor.position(0.0) == "no answer yet"
+    assert predictor.position(0.0) == HeldBack("no answer yet")
     predictor.answer(answered(0.0))
-    assert predictor.position(0.0) == "no odometry"
+    assert predictor.position(0.0) == HeldBack("no odometry")
     predictor.answer(Waypoint("searching", None, 0.0))
-    assert predictor.position(0.0) == "searching"
+    assert predictor.position(0.0) == HeldBack("searching")
 
 
 def test_a_calibrated_fix_claims_its_own_sigma() -> None:
@@ -186,7 +187,7 @@ def test_a_calibrated_fix_claims_its_own_sigma() -> None:
     ],
 )
 def test_what_a_fix_is_held_back_for(fix: Waypoint, age: float, reason: str) -> None:
-    assert Gates().admit(fix, track=False, age=age) == reason
+    assert Gates().admit(fix, track=False, age=age) == HeldBack(reason)
 
 
 def test_an_uncalibrated_fix_claims_what_was_stated() -> None:

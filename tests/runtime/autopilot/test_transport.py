@@ -12,7 +12,7 @@ from mavlink_peer import Peer, free_port
 
 from geodtr import UserError
 from geodtr.runtime.autopilot import transport as transports
-from geodtr.runtime.autopilot.link import LinkOptions
+from geodtr.runtime.autopilot.options import LinkOptions
 from geodtr.runtime.autopilot.transport import Transport
 from geodtr.runtime.errors import ConfigError
 

@@ -17,7 +17,8 @@ from geodtr.runtime.gallery.registry import holds_gallery
 from geodtr.runtime.images.decode import list_images
 from geodtr.runtime.images.frames import decode_frame, open_frames
 from geodtr.runtime.sources.positioned.folder import FolderOptions, open_folder
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.registry import find_kind, open_source
 from geodtr.runtime.sources.tiled.slippy import XyzOptions
 from geodtr.runtime.sources.tiled.xyz import open_xyz

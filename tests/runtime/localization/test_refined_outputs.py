@@ -26,7 +26,7 @@ from tiny_world import CENTRE, make_world
 from geodtr import Localizer
 from geodtr.cli.main import run
 from geodtr.runtime.autopilot.messages import Position
-from geodtr.runtime.autopilot.prediction import Gates
+from geodtr.runtime.autopilot.options import Gates, HeldBack
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import distance, moved
 from geodtr.runtime.localization.fix import SIGMAS_68, SIGMAS_95, largest_sigma
@@ -180,7 +180,7 @@ def test_an_autopilot_gets_the_refined_position_and_its_sigma(flown: Flown, cli:
     admitted = Gates(uncalibrated_sigma=3.0).admit(fix, track=False)
     assert isinstance(admitted, Position)
     assert admitted.sigma == 3.0, "at least what was stated"
-    assert Gates(uncalibrated_sigma=0.1, max_sigma=2.0).admit(fix, track=False) == "radius too wide"
+    assert Gates(uncalibrated_sigma=0.1, max_sigma=2.0).admit(fix, track=False) == HeldBack("radius too wide")
 
 
 def test_a_track_goes_by_the_refined_position(flown: Flown, cli: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -57,6 +57,24 @@ def test_pages_of_others_cannot_ask(tiny: TinyWorld, running: Running) -> None:
     assert running.ask("/v1/state", headers={"Sec-Fetch-Site": "cross-site"}).status == 403
 
 
+def test_requests_that_are_turned_away_are_counted(tiny: TinyWorld) -> None:
+    known = {"Authorization": f"Bearer {TOKEN}"}
+    with serving(tiny.bundle, tiny.gallery, token=TOKEN) as running:
+        for path in ("/v1/state", "/v1/tiles/1", "/made/up"):
+            assert running.ask(path).status == 401
+        assert running.ask("/").status == 303
+        assert running.ask("/v1/state", headers={"Origin": "https://evil.example", **known}).status == 403
+        assert running.ask("/made/up", headers=known).status == 404
+        assert running.ask("/v1/state", headers=known).status == 200
+        counted = running.ask("/metrics", headers=known).body.decode()
+    # A client without a token must not make a label of every path that it thinks of.
+    for path, status, count in (
+        *(("other", 401, 3), ("other", 303, 1), ("other", 403, 1), ("other", 404, 1)),
+        ("/v1/state", 200, 1),
+    ):
+        assert f'geodtr_requests_total{{path="{path}",status="{status}"}} {count:.1f}' in counted
+
+
 def test_every_answer_keeps_the_browser_on_this_server(running: Running) -> None:
     for path in ("/", "/nowhere", "/v1/state", "/page/leaflet/leaflet.js"):
         policy = running.ask(path).headers["Content-Security-Policy"]

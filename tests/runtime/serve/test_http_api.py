@@ -14,7 +14,7 @@ from tiny_world import CENTRE, SPACING, TinyWorld, make_world
 
 from geodtr import Localizer
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.serve import messages
+from geodtr.runtime.serve.http import messages
 
 
 @pytest.fixture(scope="module")

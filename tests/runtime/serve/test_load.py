@@ -18,8 +18,9 @@ from tiny_world import TinyWorld
 
 from geodtr import Localizer, open_bundle
 from geodtr.runtime.images.decode import decode_bytes
-from geodtr.runtime.serve import batching, messages, server
-from geodtr.runtime.serve.forms import FormReader
+from geodtr.runtime.serve import batching, server
+from geodtr.runtime.serve.http import messages
+from geodtr.runtime.serve.http.forms import FormReader
 
 SPINNING = "session.intra_op.allow_spinning"
 

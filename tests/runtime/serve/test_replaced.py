@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,8 @@ def tiny(made: TinyWorld, tmp_path: Path) -> TinyWorld:
     return TinyWorld(tmp_path / "bundle", tmp_path / "gallery", made.tiles, made.lat, made.lon)
 
 
-def opened(tiny: TinyWorld) -> Current:
-    return Current(tiny.bundle, tiny.gallery, Localizer)
+def opened(tiny: TinyWorld) -> closing[Current]:
+    return closing(Current(tiny.bundle, tiny.gallery, Localizer))
 
 
 def looked(current: Current) -> bool:

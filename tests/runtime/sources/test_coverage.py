@@ -19,7 +19,8 @@ from geodtr.runtime.errors import DataError, ImageError
 from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.images.decode import Decoded
 from geodtr.runtime.sources.coverage import measure
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.tile import Tile
 
 BLUE = ImageColor.getrgb(LIGHT["s1"])

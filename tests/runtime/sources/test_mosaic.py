@@ -18,7 +18,8 @@ from geodtr.runtime.gallery.ground import Reread
 from geodtr.runtime.sources.coverage import measure, positions
 from geodtr.runtime.sources.mosaic import lay_mosaic
 from geodtr.runtime.sources.overview import read_overview
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.registry import open_source
 from geodtr.runtime.sources.tile import Tile, TileSource
 from geodtr.runtime.sources.tiled.slippy import XyzOptions

@@ -20,7 +20,8 @@ from geodtr.runtime.geodesy import distance
 from geodtr.runtime.localization.nadir.hypotheses import NadirOptions
 from geodtr.runtime.localization.nadir.refine import RefineOptions
 from geodtr.runtime.sources.ground_size import side_metres, sizes_of
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.tile import Tile
 from geodtr.runtime.spec import Images
 from geodtr.runtime.tracking.run import sighting_of

@@ -10,7 +10,8 @@ from maps import picture, utm_map
 from rasterio.enums import ColorInterp
 
 from geodtr.runtime.errors import ConfigError, DataError
-from geodtr.runtime.sources.raster.geotiff import GeoTiff, GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import GeoTiff, open_geotiff
 
 
 @pytest.mark.parametrize("how", ["nodata", "alpha", "mask"])

@@ -18,7 +18,8 @@ from rasterio.warp import transform
 from rasterio.windows import Window
 
 from geodtr.runtime.geodesy import distance
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.registry import open_source
 
 

@@ -21,7 +21,8 @@ from rasterio.windows import Window
 from geodtr import UserError
 from geodtr.runtime.errors import ConfigError, DataError, ImageError, MissingDependency
 from geodtr.runtime.installation import install_hint
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 from geodtr.runtime.sources.tile import Tile
 
 
@@ -164,7 +165,8 @@ def test_options_out_of_range_are_refused(options: dict[str, Any]) -> None:
 _GROWTH = """
 import sys
 from pathlib import Path
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 def peak():  # of this process alone: the value of getrusage starts with the parent's
     return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
 source = open_geotiff(Path(sys.argv[1]), GeoTiffOptions(600))

@@ -13,8 +13,9 @@ from rasterio.vrt import WarpedVRT
 
 from geodtr import UserError
 from geodtr.runtime.errors import DataError
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
 from geodtr.runtime.sources.raster.gdal import gdal, local_only
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 
 
 @pytest.fixture(scope="module")

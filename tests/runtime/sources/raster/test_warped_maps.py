@@ -13,7 +13,8 @@ from rasterio.warp import transform
 
 from geodtr.runtime.geodesy import displacement, distance
 from geodtr.runtime.sources.coverage import measure
-from geodtr.runtime.sources.raster.geotiff import GeoTiffOptions, open_geotiff
+from geodtr.runtime.sources.raster.cut import GeoTiffOptions
+from geodtr.runtime.sources.raster.geotiff import open_geotiff
 
 SKEWED = Affine(1.5239917e-05, 2.4923799e-06, -72.3966193, -3.9991892e-06, 1.3694983e-05, -14.1686882)
 """Degrees that were turned as if they were metres, as photogrammetry writes them."""

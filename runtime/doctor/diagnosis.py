@@ -13,6 +13,7 @@ from pathlib import Path
 
 from geodtr import __version__
 from geodtr.runtime.build_command import unread_command
+from geodtr.runtime.doctor.self_check import check_arithmetic
 from geodtr.runtime.engines.registry import check, installed
 from geodtr.runtime.errors import BundleError
 from geodtr.runtime.installation import install_hint
@@ -20,7 +21,6 @@ from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, NewerManifest, UnreadManifest, read_manifest
 from geodtr.runtime.names import BACKENDS
 from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu
-from geodtr.runtime.self_check import check_arithmetic
 
 _PACKAGES = {"torch": "train", "onnx": "export"}
 """Packages beside the backends that decide which commands work, and the extra that brings each."""

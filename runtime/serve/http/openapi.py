@@ -1,11 +1,12 @@
 """The specification of the HTTP API, OpenAPI 3.1, with its schemas written from the types of the answers."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
 
 import geodtr
-from geodtr.runtime.serve.messages import (
+from geodtr.runtime.serve.http.messages import (
     MOST_HEAT,
     MOST_IN_BATCH,
     MOST_RADIUS,
@@ -84,73 +85,47 @@ def _paths(options: ServeOptions) -> dict[str, Any]:
     gallery = _query("gallery", {"type": "integer", "minimum": 0}, "The gallery of the answer; 404 for an earlier one.")
     picture = {"image/webp": {"schema": _FILE}}
     return {
-        "/v1/locate": {
-            "post": _operation(
-                "Locate one image.",
-                f"{limit}.",
-                {200: _json("Reply")},
-                _POST,
-                search,
-                {"required": True, "content": one},
-            )
-        },
-        "/v1/locate/batch": {
-            "post": _operation(
-                "Locate several images.",
-                f"Up to {MOST_IN_BATCH} files named image, together at most {options.batch_bytes:,} bytes. {limit}. An "
-                "image that cannot be answered has its own error; the others are answered.",
-                {200: _json("BatchReply")},
-                _POST,
-                search,
-                {"required": True, "content": {MULTIPART: {"schema": forms, "encoding": encoding}}},
-            )
-        },
-        "/v1/stream": {
-            "get": _operation(
-                "Watch the live view.",
-                "Server-sent events: source (SourceReply), trail (TrailEvent), frame (FrameEvent), gallery "
-                "(GalleryReply), and heartbeat where nothing else comes.",
-                {200: {"text/event-stream": {"schema": {"type": "string"}}}},
-                (503,),
-            )
-        },
-        "/v1/state": {"get": _operation("What the server works with.", "", {200: _json("StateReply")})},
-        "/v1/frames/{number}": {
-            "get": _operation(
-                "The picture of a frame of the live view.",
-                "The last few are kept.",
-                {200: {"image/jpeg": {"schema": _FILE}}},
-                (404,),
-                [_path("number")],
-            )
-        },
-        "/v1/tiles/{row}": {
-            "get": _operation(
-                "The picture of a gallery's tile.",
-                "Read from where the gallery was built from, while that is still there.",
-                {200: picture},
-                (400, 404),
-                [_path("row"), gallery],
-            )
-        },
-        "/v1/map/{zoom}/{x}/{y}": {
-            "get": _operation(
-                "A square of the map, in web Mercator.",
-                "204 where the gallery shows nothing.",
-                {200: picture, 204: None},
-                (400, 404),
-                [_path("zoom"), _path("x"), _path("y"), gallery],
-            )
-        },
-        "/healthz": {
-            "get": _operation("Whether all is well.", "Needs no token.", {200: _json("Health")}) | {"security": []}
-        },
-        "/metrics": {
-            "get": _operation("Figures for Prometheus.", "", {200: {"text/plain": {"schema": {"type": "string"}}}})
-        },
-        "/openapi.json": {
-            "get": _operation("This document.", "", {200: {"application/json": {"schema": {"type": "object"}}}})
-        },
+        "/v1/locate": _post("Locate one image.", f"{limit}.", "Reply", search, one),
+        "/v1/locate/batch": _post(
+            "Locate several images.",
+            f"Up to {MOST_IN_BATCH} files named image, together at most {options.batch_bytes:,} bytes. {limit}. An "
+            "image that cannot be answered has its own error; the others are answered.",
+            "BatchReply",
+            search,
+            {MULTIPART: {"schema": forms, "encoding": encoding}},
+        ),
+        "/v1/stream": _get(
+            "Watch the live view.",
+            "Server-sent events: source (SourceReply), trail (TrailEvent), frame (FrameEvent), gallery "
+            "(GalleryReply), and heartbeat where nothing else comes.",
+            {200: {"text/event-stream": {"schema": {"type": "string"}}}},
+            (503,),
+        ),
+        "/v1/state": _get("What the server works with.", "", {200: _json("StateReply")}),
+        "/v1/frames/{number}": _get(
+            "The picture of a frame of the live view.",
+            "The last few are kept.",
+            {200: {"image/jpeg": {"schema": _FILE}}},
+            (404,),
+            [_path("number")],
+        ),
+        "/v1/tiles/{row}": _get(
+            "The picture of a gallery's tile.",
+            "Read from where the gallery was built from, while that is still there.",
+            {200: picture},
+            (400, 404),
+            [_path("row"), gallery],
+        ),
+        "/v1/map/{zoom}/{x}/{y}": _get(
+            "A square of the map, in web Mercator.",
+            "204 where the gallery shows nothing.",
+            {200: picture, 204: None},
+            (400, 404),
+            [_path("zoom"), _path("x"), _path("y"), gallery],
+        ),
+        "/healthz": _get("Whether all is well.", "Needs no token.", {200: _json("Health")}, security=[]),
+        "/metrics": _get("Figures for Prometheus.", "", {200: {"text/plain": {"schema": {"type": "string"}}}}),
+        "/openapi.json": _get("This document.", "", {200: {"application/json": {"schema": {"type": "object"}}}}),
     }
 
 
@@ -167,13 +142,27 @@ _NEAR = {
 }
 
 
-def _operation(
+def _get(
     summary: str,
     description: str,
     answers: dict[int, Any],
     errors: tuple[int, ...] = (),
-    parameters: list[dict[str, Any]] | None = None,
-    body: dict[str, Any] | None = None,
+    parameters: Sequence[dict[str, Any]] = (),
+    **more: Any,
+) -> dict[str, Any]:
+    return {"get": _operation(summary, description, answers, errors, parameters=parameters, **more)}
+
+
+def _post(
+    summary: str, description: str, reply: str, parameters: Sequence[dict[str, Any]], content: dict[str, Any]
+) -> dict[str, Any]:
+    body = {"required": True, "content": content}
+    operation = _operation(summary, description, {200: _json(reply)}, _POST, parameters=parameters, requestBody=body)
+    return {"post": operation}
+
+
+def _operation(
+    summary: str, description: str, answers: dict[int, Any], errors: tuple[int, ...], **more: Any
 ) -> dict[str, Any]:
     described: dict[str, Any] = {"200": "The answer.", "204": "Nothing is known there."}
     responses = {
@@ -185,14 +174,9 @@ def _operation(
         if status == 503:
             after = {"schema": {"type": "integer", "minimum": 1}, "description": "Seconds until another try."}
             responses["503"]["headers"] = {"Retry-After": after}
-    operation: dict[str, Any] = {"summary": summary, "responses": responses}
-    if description:
-        operation["description"] = description
-    if parameters:
-        operation["parameters"] = parameters
-    if body is not None:
-        operation["requestBody"] = body
-    return operation
+    stated = {"description": description or None, **more}
+    stated = {name: value for name, value in stated.items() if value not in (None, ())}
+    return {"summary": summary, "responses": responses, **stated}
 
 
 def _json(name: str) -> dict[str, Any]:

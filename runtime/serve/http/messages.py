@@ -12,7 +12,7 @@ from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import encode_json
 from geodtr.runtime.geodesy import Near
 from geodtr.runtime.serve.batching import SearchOptions, Upload
-from geodtr.runtime.serve.forms import FormError, FormReader
+from geodtr.runtime.serve.http.forms import FormError, FormReader
 from geodtr.runtime.serve.metrics import Metrics
 from geodtr.runtime.serve.options import ROOM
 from geodtr.runtime.serve.requests import Refused, Requests

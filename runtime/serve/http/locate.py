@@ -15,7 +15,7 @@ from starlette.responses import Response
 
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.serve.batching import Batcher
-from geodtr.runtime.serve.messages import Bodies, as_json, search_options
+from geodtr.runtime.serve.http.messages import Bodies, as_json, search_options
 from geodtr.runtime.serve.options import ServeOptions
 from geodtr.runtime.serve.replies import BatchItem, BatchReply, Reply
 from geodtr.runtime.serve.requests import Refused

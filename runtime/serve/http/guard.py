@@ -5,6 +5,7 @@ An ASGI layer around the application; knows nothing of images.
 
 import hmac
 import ipaddress
+from collections.abc import Callable
 from functools import lru_cache
 from hashlib import sha256
 from http.cookies import CookieError, SimpleCookie
@@ -15,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from geodtr.runtime.serve.messages import as_json
+from geodtr.runtime.serve.http.messages import as_json
 
 COOKIE = "geodtr_session"
 _OPEN = ("/healthz", "/login")
@@ -33,19 +34,20 @@ _HEADERS = Headers(
 
 
 class Guard:
-    """Lets a request through to `app`, or answers it.
+    """Lets a request through to `app`, or answers it; `count` gets the scope and the status of every answer.
 
     Without a `token`, only names of this machine are answered to, so that a page of somebody else's cannot reach the
     server under a name of its own (DNS rebinding).
     """
 
-    def __init__(self, app: ASGIApp, token: str | None) -> None:
-        self._app, self._token = app, token
+    def __init__(self, app: ASGIApp, token: str | None, count: Callable[[Scope, int], object]) -> None:
+        self._app, self._token, self._count = app, token, count
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def send_guarded(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message["headers"], *_HEADERS]
+                self._count(scope, message["status"])
             await send(message)
 
         if scope["type"] != "http":

@@ -18,12 +18,13 @@ import geodtr
 from geodtr.runtime.errors import ImageError, UserError
 from geodtr.runtime.serve.batching import Batcher, Overloaded
 from geodtr.runtime.serve.current import Current, InUse, Replacing
-from geodtr.runtime.serve.guard import Guard, set_cookie
+from geodtr.runtime.serve.http.guard import Guard, set_cookie
+from geodtr.runtime.serve.http.locate import Locate
+from geodtr.runtime.serve.http.messages import Bodies, as_json
+from geodtr.runtime.serve.http.openapi import specification
+from geodtr.runtime.serve.http.view import View
 from geodtr.runtime.serve.live import Live
-from geodtr.runtime.serve.locate import Locate
-from geodtr.runtime.serve.messages import Bodies, as_json
 from geodtr.runtime.serve.metrics import CONTENT_TYPE, Metrics
-from geodtr.runtime.serve.openapi import specification
 from geodtr.runtime.serve.options import ServeOptions
 from geodtr.runtime.serve.replies import (
     BundleReply,
@@ -33,7 +34,6 @@ from geodtr.runtime.serve.replies import (
     StateReply,
 )
 from geodtr.runtime.serve.requests import Refused, Requests
-from geodtr.runtime.serve.view import View
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 Answer = Callable[[Request, Endpoint], Awaitable[Response]]
@@ -64,7 +64,7 @@ class Api:
         self._view = View(current, live)
         self._locate = Locate(batcher, self._bodies, options)
         self._guard: Guard | None = None
-        page = files(__package__) / "page"
+        page = files("geodtr.runtime.serve") / "page"
         self._page = {
             prefix + path.name: path.read_bytes()
             for prefix, folder in (("", page), ("leaflet/", page / "leaflet"))
@@ -89,7 +89,7 @@ class Api:
             self._route("/v1/tiles/{row}", self._view.tile),
             self._route("/v1/map/{zoom}/{x}/{y}", self._view.square),
         ]
-        self._guard = Guard(Router(routes, default=_nowhere), self._options.token)
+        self._guard = Guard(Router(routes, default=_nowhere), self._options.token, self._count)
         return self._guard
 
     @property
@@ -102,7 +102,13 @@ class Api:
         self._requests.refuse_all(Refused(503, "The server ends, and cannot answer any more.", _RESTARTED))
 
     def _route(self, path: str, endpoint: Endpoint, *methods: str) -> Route:
-        return Route(path, _Application(self._answer, self._metrics, path, endpoint, methods or ("GET", "HEAD")))
+        return Route(path, _Application(self._answer, path, endpoint, methods or ("GET", "HEAD")))
+
+    def _count(self, scope: Scope, status: int) -> None:
+        """Count an answer by the path of its endpoint: paths that clients make up would be labels without end."""
+        endpoint = scope.get("endpoint")
+        path = endpoint.path if isinstance(endpoint, _Application) else "other"
+        self._metrics.requests.labels(path, str(status)).inc()
 
     async def _answer(self, request: Request, endpoint: Endpoint) -> Response:
         try:
@@ -208,9 +214,9 @@ def gallery_reply(use: InUse, problem: str | None) -> GalleryReply:
 class _Application:
     """One endpoint for an ASGI router, which would otherwise wrap it three times."""
 
-    def __init__(self, answer: Answer, metrics: Metrics, path: str, endpoint: Endpoint, methods: Sequence[str]) -> None:
-        self._answer, self._metrics = answer, metrics
-        self._path, self._endpoint, self._methods = path, endpoint, methods
+    def __init__(self, answer: Answer, path: str, endpoint: Endpoint, methods: Sequence[str]) -> None:
+        self.path = path
+        self._answer, self._endpoint, self._methods = answer, endpoint, methods
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         request = Request(scope, receive, send)
@@ -219,7 +225,6 @@ class _Application:
         else:
             response = _phrase(request, HTTPStatus.METHOD_NOT_ALLOWED)
             response.headers["Allow"] = ", ".join(self._methods)
-        self._metrics.requests.labels(self._path, str(response.status_code)).inc()
         await response(scope, receive, send)
 
 

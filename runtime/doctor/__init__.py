@@ -1,0 +1,1 @@
+"""What runs on this machine, and whether it computes exactly; whether a bundle would run here."""
