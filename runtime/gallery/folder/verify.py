@@ -114,7 +114,8 @@ def _block(rows: Sequence[tuple[Any, ...]], mapped: Mapped | None, storage: Stor
 def _same(one: Compressed, rows: Rows, other: Compressed) -> NDArray[np.bool_]:
     """Whether the `rows` of one are the same bytes as the other's, NaN and all, [N]."""
     pairs = ((one.values[rows], other.values), (one.scales[rows], other.scales), (one.errors[rows], other.errors))
-    return np.all([(_bytes(ours) == _bytes(theirs)).all(axis=1) for ours, theirs in pairs], axis=0)
+    equal = [(_bytes(ours) == _bytes(theirs)).all(axis=1) for ours, theirs in pairs]
+    return np.asarray(np.all(equal, axis=0), np.bool_)
 
 
 def _bytes(rows: NDArray[Any]) -> NDArray[np.uint8]:
