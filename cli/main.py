@@ -181,16 +181,24 @@ def _mention_dashes(arguments: Sequence[str]) -> None:
 def _command() -> Any:
     """The whole command line, each of whose options refuses numbers that nothing can be done with."""
     command = typer.main.get_command(app)
-    for parameter in _parameters(command):
-        if parameter.callback is None:
-            parameter.callback = _check_number
+    for one in _every(command):
+        one.help = _paragraphs(one.help or "")
+        for parameter in one.params:
+            if parameter.callback is None:
+                parameter.callback = _check_number
     return command
 
 
-def _parameters(command: Any) -> Iterator[Any]:
-    yield from command.params
+def _every(command: Any) -> Iterator[Any]:
+    """The command, and all that are below it."""
+    yield command
     for one in getattr(command, "commands", {}).values():
-        yield from _parameters(one)
+        yield from _every(one)
+
+
+def _paragraphs(text: str) -> str:
+    """The text without its source's line ends within paragraphs, for a terminal breaks lines by its own width."""
+    return "\n\n".join(" ".join(each.split()) for each in text.split("\n\n"))
 
 
 def _check_number(context: typer.Context, parameter: typer.CallbackParam, value: Any) -> Any:

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 
 from geodtr.cli.console import warn
-from geodtr.runtime.errors import ConfigError, UserError
+from geodtr.runtime.errors import ConfigError, ImageError, UserError
 from geodtr.runtime.gallery.location import GalleryLocation, as_location
 from geodtr.runtime.names import Index
 
@@ -59,6 +59,15 @@ Threads = Annotated[
 OnError = Annotated[
     Literal["stop", "skip"], flag("--on-error", "At an image that cannot be read: stop, or leave it out and list it.")
 ]
+
+
+def stop(image: object, error: ImageError) -> NoReturn:
+    """`--on-error stop`: end at an image that cannot be read, and name the way to go on."""
+    del image
+    hint = "" if "--on-error" in str(error) else " To go on without it: --on-error skip"
+    raise ImageError(f"{error}{hint}")
+
+
 Every = Annotated[int, flag("--every N", "Use every N-th frame of videos and cameras.", min=1)]
 FirstImages = Annotated[int | None, flag("--limit N", "Take the first N images.", min=1, show_default="all")]
 IMAGES_HELP = (

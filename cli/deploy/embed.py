@@ -9,7 +9,18 @@ import typer
 from geodtr.cli.console import messages, naming_files, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.deploy.image_options import PANEL, ImageOptions, intake_of
-from geodtr.cli.options import IMAGES_HELP, BundlePath, Every, FirstImages, OnError, Threads, argument, flag, out_option
+from geodtr.cli.options import (
+    IMAGES_HELP,
+    BundlePath,
+    Every,
+    FirstImages,
+    OnError,
+    Threads,
+    argument,
+    flag,
+    out_option,
+    stop,
+)
 from geodtr.runtime.names import Branch
 
 
@@ -35,7 +46,7 @@ def embed(
     from geodtr.runtime.bundle import open_bundle
     from geodtr.runtime.embed.batch_size import largest_batch
     from geodtr.runtime.embed.npy import check_out, embed_to, table_of
-    from geodtr.runtime.embed.pipeline import BATCH_SIZE, stop
+    from geodtr.runtime.embed.pipeline import BATCH_SIZE
     from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.images.frames import open_frames
 

@@ -121,6 +121,8 @@ def _sourced(
     if watch is not None:
         if odometry is not None:
             raise ConfigError("--track goes with --video or --camera: images of a folder have no times.")
+        if not watch.exists():
+            raise ConfigError(f"{watch} does not exist. Check the path.")
         if not watch.is_dir():
             raise ConfigError(f"{watch} is not a folder. Name one of images to --watch.")
         return Sourced(watch.resolve().name, partial(watched, watch), near=near, again=True, skip=True)
@@ -129,6 +131,8 @@ def _sourced(
         raise ConfigError(
             f"{camera!r} is no camera; allowed are camera:INDEX, rtsp://, rtsps:// or udp://, gst:PIPELINE."
         )
+    if video is not None and not video.exists():
+        raise ConfigError(f"{video} does not exist. Check the path.")
     if video is not None and (video.suffix.lower() not in VIDEO_SUFFIXES or not video.is_file()):
         raise ConfigError(f"{video} is no video file; one ends in {', '.join(sorted(VIDEO_SUFFIXES))}.")
     place = camera if camera is not None else str(video)

@@ -4,6 +4,7 @@ Text that a spreadsheet would evaluate is marked when it is written, and the mar
 """
 
 import csv
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -45,12 +46,23 @@ def rows_of(lines: Iterable[str], name: str) -> Iterator[tuple[int, list[str]]]:
     try:
         reader = csv.reader(lines, skipinitialspace=True)
         for row in reader:
+            if reader.line_num == 1 and len(row) == 1 and ";" in row[0]:
+                raise DataError(
+                    f"{name} separates its columns by semicolons. Save it with commas, and with points in decimals."
+                )
             if any("\0" in cell for cell in row):
                 raise DataError(f"{name}, line {reader.line_num}, holds a NUL character: it is not text.")
             if row:
                 yield reader.line_num, [from_cell(cell).strip() for cell in row]
     except (UnicodeDecodeError, csv.Error) as error:
-        raise DataError(f"{name} is not a CSV in UTF-8 ({error}).") from None
+        raise DataError(f"{name} is not a CSV in UTF-8 ({_fault(error)}).") from None
+
+
+def _fault(error: Exception) -> str:
+    """What is wrong with text; a mark of UTF-16, as PowerShell and spreadsheets write it, is named as one."""
+    if isinstance(error, UnicodeDecodeError) and error.object.startswith((BOM_UTF16_LE, BOM_UTF16_BE)):
+        return "it is UTF-16; save it as UTF-8"
+    return str(error)
 
 
 def by_column(
@@ -109,7 +121,7 @@ def read_lines(path: Path) -> list[str]:
         with open_text(path) as file:
             text = file.read()
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not text in UTF-8 ({error}).") from None
+        raise DataError(f"{path} is not text in UTF-8 ({_fault(error)}).") from None
     # Not splitlines(), which also breaks at characters that are no line's end to anybody else.
     return [line.strip() for line in text.split("\n")]
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from geodtr.runtime.errors import ConfigError, GalleryError
+from geodtr.runtime.errors import ConfigError, EmbeddingSpaceMismatch, GalleryError
 from geodtr.runtime.files import check_apart, check_new_folder, new_folder
 from geodtr.runtime.gallery.folder.access import NoSpace
 from geodtr.runtime.gallery.folder.reader import FolderGallery, open_folder
 from geodtr.runtime.gallery.folder.verify import verify
 from geodtr.runtime.gallery.folder.writer import FolderWriter
 from geodtr.runtime.gallery.location import command
-from geodtr.runtime.gallery.manifest import GalleryManifest, require_space
+from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.geodesy import metres_per_degree
 from geodtr.runtime.names import Storage
 from geodtr.runtime.progress import Track, untracked
@@ -156,7 +156,12 @@ def merge(
         opened = [closes.enter_context(open_undamaged(each, untracked)) for each in each_verified]
         first = opened[0].manifest
         for each in opened[1:]:
-            require_space(each.name, each.manifest, first.made_by.embedding_id, first.scorer)
+            if (each.manifest.made_by.embedding_id, each.manifest.scorer) != (first.made_by.embedding_id, first.scorer):
+                raise EmbeddingSpaceMismatch(
+                    f"{each.name} was built by the model with embedding id {each.manifest.made_by.embedding_id}, "
+                    f"{opened[0].name} by {first.made_by.embedding_id}: descriptors of two models cannot be compared. "
+                    f"Embed its tiles again: {command('add', 'BUNDLE', opened[0].name, each.manifest.source)}"
+                )
             if each.manifest.descriptor_size != first.descriptor_size:
                 raise GalleryError(
                     f"{each.name} has descriptors of {each.manifest.descriptor_size}, {opened[0].name} of "

@@ -173,7 +173,7 @@ def explained(name: str) -> Iterator[None]:
         raise ImageError(f"{name} does not exist. Check the path, or the list that names it.") from None
     except UnidentifiedImageError:
         raise ImageError(
-            f"{name} is not an image that can be read; allowed are JPEG, PNG, WebP, BMP and TIFF."
+            f"{name} is not an image that can be read; allowed are JPEG, PNG, WebP, BMP and TIFF, of 8 bits."
         ) from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ImageError(f"{name} has more than {MAX_PIXELS:,} pixels. Cut it into tiles first.") from None

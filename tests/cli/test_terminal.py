@@ -1,6 +1,7 @@
 """What a command prints: whole figures in any width, whole lines in a pipe, and nothing that a terminal obeys."""
 
 import ast
+import itertools
 import json
 import os
 import re
@@ -137,3 +138,15 @@ def test_no_command_prints_line_ends_within_text() -> None:
     ]
     assert len(printed) > 50
     assert [text for text in printed if "\\n" in text] == []
+
+
+@pytest.mark.parametrize("width", [60, 100])
+def test_help_fills_the_lines_of_any_width(
+    width: int, cli: Callable[..., Outcome], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    prose = cli("build-engine", "--help").out.partition("INT8 and FP8")[2].partition("\n \n")[0].split("╭")[0]
+    lines = [line.strip() for line in prose.strip().splitlines()]
+    assert len(lines) > 4
+    for line, following in itertools.pairwise(lines[1:]):
+        assert len(line) + 1 + len(following.split()[0]) > width - 2, line

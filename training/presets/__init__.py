@@ -24,7 +24,7 @@ def read_preset(name: str) -> dict[str, Any]:
         text = (files(__name__) / f"{name}.toml").read_text(encoding="utf-8")
     elif os.path.isfile(name):  # noqa: PTH113 (Path.is_file raises at a name that is too long for the disk)
         try:
-            text = read_document(Path(name), MAX_TOML_BYTES).decode(errors="replace")
+            text = read_document(Path(name), MAX_TOML_BYTES).decode("utf-8-sig", "replace")
         except OSError as error:
             raise ConfigError(f"{name} cannot be read ({error.strerror}).") from None
     else:

@@ -23,6 +23,7 @@ from geodtr.cli.options import (
     flag,
     out_option,
     path_or_url,
+    stop,
 )
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.gallery.location import GalleryLocation
@@ -119,7 +120,8 @@ def gallery_compact(place: GalleryPlace, as_json: AsJson = False) -> None:
         show_json(compacted)
     else:
         output.print(
-            f"{place}: {compacted.references} tiles, {compacted.freed} removed ones' rows freed", soft_wrap=True
+            f"{place}: {compacted.references} tiles; the space of {compacted.freed} removed ones is free",
+            soft_wrap=True,
         )
 
 
@@ -202,7 +204,6 @@ def _embed(
     as_json: bool,
 ) -> None:
     """Embed the tiles of a source by `write`, into `place`, and report what came of it."""
-    from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
 
     warn_of_ground_size(bundle, source)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from geodtr.runtime.tracking.run import Tracked
 
 _CALIBRATE = "geodtr-export gallery calibrate BUNDLE GALLERY --data SPEC"
+_WHERE = "geodtr-export gallery export GALLERY --out tiles.csv"
 
 
 def tell_all(
@@ -30,7 +31,7 @@ def tell_all(
 
     count = 0
     uncalibrated, doubts = set[str](), 0
-    recorded, off = 0, list[float]()
+    recorded, outside, off = 0, 0, list[float]()
     for answer in answers:
         count += 1
         waypoint = answer.waypoint
@@ -41,13 +42,13 @@ def tell_all(
             off.append(waypoint.gnss_off_m)
         if as_json:
             show_line(record(waypoint))
-        elif not isinstance(answer, Localisation):
-            _show_point(answer)
-        elif tables:
-            _show_tiles(answer)
         else:
-            output.print(f"{answer.image}  {_fix_of(answer)}", soft_wrap=True)
+            _show(answer, tables=tables)
         located = answer if isinstance(answer, Localisation) else answer.located
+        if located is not None and not located.candidates:
+            outside += 1
+            if outside == 1:
+                warn(f"No tile lies within --near (LAT,LON,RADIUS). To see where tiles are: {_WHERE}")
         if located is not None and located.doubt is not None:
             doubts += 1
             if doubts == 1:
@@ -63,6 +64,17 @@ def tell_all(
         warn(f"{doubts} of {count} images are none that the model was trained on; do not rely on their positions.")
     say_how_far_off(off, recorded, count)
     return count
+
+
+def _show(answer: "Localisation | Tracked", *, tables: bool) -> None:
+    from geodtr.runtime.localization.result import Localisation
+
+    if not isinstance(answer, Localisation):
+        _show_point(answer)
+    elif tables and answer.candidates:
+        _show_tiles(answer)
+    else:
+        output.print(f"{answer.image}  {_fix_of(answer)}", soft_wrap=True)
 
 
 def _show_tiles(located: "Localisation") -> None:

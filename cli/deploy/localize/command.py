@@ -29,6 +29,7 @@ from geodtr.cli.options import (
     Threads,
     argument,
     flag,
+    stop,
 )
 from geodtr.runtime.gallery.location import GalleryLocation
 from geodtr.runtime.progress import untracked
@@ -104,7 +105,6 @@ def localize(
     A camera goes on until Ctrl-C, or --limit; what was found by then is written.
     """
     from geodtr.export.plots.files import check_pictures
-    from geodtr.runtime.embed.pipeline import stop
     from geodtr.runtime.engines.base import EngineOptions
     from geodtr.runtime.localization.localizer import Localizer
     from geodtr.runtime.localization.output.writers import check_out, waypoint_file

@@ -112,6 +112,11 @@ def _find(images: Sequence[Path], options: FolderOptions) -> tuple[Sequence[Read
         return tagged, "Positions come from the images' EXIF."
     if options.positions == "exif":
         raise DataError(f"{images[0]}: its EXIF gives no position, nor does any other image's. Give them in a CSV.")
+    if options.skip_unpositioned:
+        raise DataError(
+            f"{images[0]}: neither its name nor its EXIF gives a position, nor does any other image's: "
+            f"--skip-unpositioned would leave all {len(images)} out. Give positions in {FILE_NAME}."
+        )
     note = f"No positions were found: there is no {FILE_NAME}, and names and EXIF give none."
     if _is_geotiff(images[0]):
         remedy = sheets_remedy(images[0].parent)

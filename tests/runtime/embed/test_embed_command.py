@@ -65,6 +65,7 @@ def test_bad_images_are_left_out_and_listed(
     (folder / "05.png").write_bytes(b"no image")
     (folder / "33.png").write_bytes((folder / "33.png").read_bytes()[:60])
     out = tmp_path / "d.npy"
+    assert "--on-error skip" in cli("embed", bundle, folder, "--branch", "aerial", "--out", out).err
     done = cli("embed", bundle, folder, "--branch", "aerial", "--out", out, "--on-error", "skip")
     assert done.code == 0
     assert "2 images are left out" in done.err

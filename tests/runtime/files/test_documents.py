@@ -9,6 +9,7 @@ import pytest
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import MAX_DEPTH, DocumentError, decode_json, decode_toml, read_document
+from geodtr.training.presets import read_preset
 from geodtr.training.presets.load import load_preset
 
 
@@ -83,3 +84,9 @@ def test_a_preset_beyond_limits_is_refused(tmp_path: Path) -> None:
     path.write_text("a = " + "[" * 50_000)
     with pytest.raises(ConfigError, match="nested"):
         load_preset(str(path))
+
+
+def test_a_preset_may_come_from_an_editor_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_bytes("\ufeff[recipe]\r\nepochs = 3\r\n".encode())
+    assert read_preset(str(path)) == {"recipe": {"epochs": 3}}

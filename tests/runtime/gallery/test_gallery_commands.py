@@ -83,6 +83,7 @@ def test_a_bad_tile_stops_a_build_which_resumes_or_leaves_it_out(
     stopped = cli(*command)
     assert stopped.code == 2
     assert "65.png" in stopped.err
+    assert "--on-error skip" in stopped.err
     assert "not finished" in cli("gallery", "info", tmp_path / "g").out
     located = cli("localize", tiles / "03.png", "--bundle", bundle, "--gallery", tmp_path / "g")
     assert "64 tiles" in located.err

@@ -126,8 +126,9 @@ def test_galleries_that_do_not_go_together_are_refused(tmp_path: Path) -> None:
     with FolderWriter.create(tmp_path / "other", other) as writer:
         writer.finish()
     FolderWriter.create(tmp_path / "begun", open_folder(one).manifest).close()
-    with pytest.raises(EmbeddingSpaceMismatch):
+    with pytest.raises(EmbeddingSpaceMismatch, match=r"other was built .*gallery add BUNDLE .*one made") as refused:
         merge([one, tmp_path / "other"], tmp_path / "out")
+    assert "bundle's" not in str(refused.value), "none is given"
     with pytest.raises(GalleryError, match="not finished"):
         merge([one, tmp_path / "begun"], tmp_path / "out")
     with pytest.raises(GalleryError, match="not a gallery"):

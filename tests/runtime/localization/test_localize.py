@@ -111,7 +111,10 @@ def test_tiles_without_positions_are_found_without_a_fix(tmp_path: Path, cli: Ca
 def test_a_prior_without_tiles_is_reported(tiny: TinyWorld, tmp_path: Path, cli: Callable[..., Outcome]) -> None:
     image = tiny.photograph(tmp_path / "street.png", 4)
     command = ("localize", image, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--near", "0,0,1000")
-    assert "no position: no tile lies within the prior" in cli(*command).out
+    printed = cli(*command)
+    assert "no position: no tile lies within the prior" in printed.out
+    assert "cosine" not in printed.out, "a table without rows"
+    assert "LAT,LON,RADIUS" in printed.err
     assert json.loads(cli(*command, "--json").out)["uncalibrated"] == "no tile lies within the prior"
 
 
@@ -240,7 +243,8 @@ def test_a_bad_image_stops_or_is_left_out_and_named(
     good, bad = tiny.photograph(tmp_path / "good.png", 2), tmp_path / "bad.png"
     bad.write_bytes(good.read_bytes()[:200])
     command = ("localize", bad, good, "--bundle", tiny.bundle, "--gallery", tiny.gallery, "--json")
-    assert "bad.png" in refused(*command)
+    assert "bad.png cannot be decoded" in (message := refused(*command))
+    assert message.endswith("--on-error skip\n")
     printed = cli(*command, "--on-error", "skip")
     assert printed.code == 0
     assert "bad.png" in printed.err

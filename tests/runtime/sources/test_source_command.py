@@ -107,6 +107,11 @@ def test_options_for_empty_places_reach_their_source(cli: Cli, tmp_path: Path) -
     assert "1 of 3 images are left out" in result.err
 
 
+def test_where_no_image_has_a_position_none_is_left_to_skip_to(refused: Callable[..., str], tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16)).save(tmp_path / "notes.png")
+    assert "would leave all 1 out" in refused("gallery", "preview", tmp_path, "--skip-unpositioned")
+
+
 def test_sources_that_are_none_come_with_a_hint(refused: Callable[..., str], tmp_path: Path) -> None:
     (tmp_path / "map/3/4").mkdir(parents=True)
     Image.new("RGB", (16, 16)).save(tmp_path / "map/3/4/5.png")

@@ -27,6 +27,19 @@ def test_lists_written_on_other_systems_are_read(tmp_path: Path, newline: str, s
     assert len(read_test_set(f"vigor:{cvact}")) == 1
 
 
+@pytest.mark.parametrize(
+    ("content", "named"),
+    [
+        (b"ground;aerial\na.png;b.png\n", "by semicolons. Save it with commas"),
+        ("ground,aerial\na.png,b.png\n".encode("utf-16"), "UTF-16; save it as UTF-8"),
+    ],
+)
+def test_a_table_of_a_spreadsheet_names_how_to_save_it(tmp_path: Path, content: bytes, named: str) -> None:
+    (tmp_path / "pairs.csv").write_bytes(content)
+    with pytest.raises(DataError, match=named):
+        read_test_set(f"pairs:{tmp_path}")
+
+
 def test_references_within_metres_match_a_plain_count(tmp_path: Path) -> None:
     root = trees.cvact(tmp_path, IDS, UTM, test=[1, 2, 3, 4])
     near = read_test_set(f"cvact:{root}#test").within(5.0)
