@@ -31,6 +31,8 @@ MAX_ROWS = 1_000_000
 """Rows of a file, which are all kept in memory. Rows that arrive live have no limit."""
 _LARGEST = 253_402_300_799.0
 """Of any value: 9999-12-31T23:59:59Z in seconds since 1970, the latest time that GPX can be given."""
+_FASTEST = 340.0
+"""Metres a second, about the speed of sound: more is a speed in another unit."""
 _GROUPS = (TIMES, tuple(SPEEDS), tuple(YAWS))
 _ALLOWED = ", ".join(" or ".join(group) for group in _GROUPS) + f", and {IMAGE} where there are images"
 
@@ -87,7 +89,7 @@ def read_odometry(path: Path) -> Odometry:
 
     Between two rows the vehicle moves at the mean of their speeds and turns at the mean of their rates, over any
     interval. Raises DataError naming the line and column of a value that is not a finite number, of a time that does
-    not increase, and of a column that is missing, unknown or repeated.
+    not increase, of a speed above that of sound, and of a column that is missing, unknown or repeated.
     """
     with open_text(path, newline="") as file:
         coming = follow_odometry(file, str(path), path.parent)
@@ -122,7 +124,7 @@ def _steps(
     last: tuple[float, float, float] | None = None
     for where, cells in by_column(rows, header, name):
         now = _number(cells, time, where)
-        here = (now, _number(cells, speed, where) * SPEEDS[speed], _number(cells, yaw, where) * YAWS[yaw])
+        here = (now, _speed(cells, speed, where), _number(cells, yaw, where) * YAWS[yaw])
         if last is not None and now <= last[0]:
             raise DataError(f"{where}: {time} is {now:g} after {last[0]:g}; times must rise from row to row.")
         motion = STANDING if last is None else _motion(last, here, rate="rate" in yaw)
@@ -153,6 +155,17 @@ def _columns(name: str, header: list[str]) -> tuple[str, str, str]:
     if header.count(IMAGE) > 1:
         raise DataError(f"{name} names the column {IMAGE} twice.")
     return columns[0], columns[1], columns[2]
+
+
+def _speed(cells: dict[str, str], name: str, where: str) -> float:
+    """Metres a second."""
+    value = _number(cells, name, where) * SPEEDS[name]
+    if abs(value) > _FASTEST:
+        raise DataError(
+            f"{where}: {name} is {cells[name]}, faster than sound ({_FASTEST:g} m/s). Is it in another unit? Allowed "
+            f"are {' and '.join(SPEEDS)}."
+        )
+    return value
 
 
 def _number(cells: dict[str, str], name: str, where: str) -> float:
