@@ -49,9 +49,12 @@ PRESETS = {
     "CVFT": "world-cvft",
     "DSM": "world-dsm",
     "CDE": "world-cde",
+    "CDE, matching alone": "world-cde",
     "FusionGAN": "world-fusiongan",
 }
 PIXELS = "raw pixels"
+SETTINGS = {"CDE, matching alone": ["recipe.loss=triplet"]}
+"""Of models that differ from their preset."""
 ANY_FIELD, ANY_PAIRS = "world-any-field", 20_000
 FACTOR = 3
 """How many times the R@1 of its twin the model for all fields of view is to reach at 90 degrees."""
@@ -145,14 +148,15 @@ def runs(options: argparse.Namespace, seed: int) -> Iterator[Run]:
                 yield Run("Sample4Geo", "layout", trained, config, options.any_pairs, tests, regions=4)
             continue
         for model in options.models:
-            augmented = load_preset(PRESETS[model], [*_augmentation(model), *alike])
+            own_settings = [*SETTINGS.get(model, ()), *alike]
+            augmented = load_preset(PRESETS[model], [*_augmentation(model), *own_settings])
             own = augmented.validation_views
             if part == "full":
                 # DSM's number of columns is its field of view.
                 tests = (own,) if model == "DSM" else tuple(dict.fromkeys((own, *unknown)))
                 yield Run(model, "yes", _name(own), augmented, options.train_pairs, tests)
             elif part == "plain":
-                plain = load_preset(PRESETS[model], ["recipe.layout=none", "recipe.semantic=none", *alike])
+                plain = load_preset(PRESETS[model], ["recipe.layout=none", "recipe.semantic=none", *own_settings])
                 yield Run(model, "no", _name(own), plain, options.train_pairs, (own,))
             else:
                 for view in limited:

@@ -52,11 +52,14 @@ def finetune_config(
     with float32_bundle(checkpoint, track) as exported:
         ranges = calibrate(exported, pool_of(pair_set.seen(views)), options, track=track).ranges
         convolutions = _convolutions(exported, ranges)
+    recipe = load_preset(preset).recipe
     values = {
         "recipe.start": str(checkpoint),
         "recipe.pretrained": "none",
         "recipe.epochs": EPOCHS,
-        "recipe.learning_rate": SLOWER * load_preset(preset).recipe.learning_rate,
+        "recipe.learning_rate": SLOWER * recipe.learning_rate,
+        # A checkpoint has no networks that draw, and untrained ones would only disturb its own.
+        "recipe.loss": "triplet" if recipe.loss == "adversarial" else recipe.loss,
         "machine.precision": "float32",
         "int8.convolutions": convolutions,
         "int8.weight_bits": 7 if dialect == "cpu-7bit" else 8,

@@ -11,6 +11,7 @@ from geodtr.runtime.spec import Preprocessing
 from geodtr.training.augment.layout_simulation import Layout
 from geodtr.training.augment.photometric import Semantic
 from geodtr.training.data.views import FULL_TURN, Views, columns_of
+from geodtr.training.models.cde import CdeConfig
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
@@ -18,6 +19,7 @@ from geodtr.training.qat import Int8Simulation
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
 Share = Annotated[float, msgspec.Meta(ge=0, le=1)]
+Part = Annotated[float, msgspec.Meta(gt=0, le=1)]
 Positive = Annotated[float, msgspec.Meta(gt=0)]
 NotNegative = Annotated[float, msgspec.Meta(ge=0)]
 
@@ -39,8 +41,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         When the learning rate changes: at each "step", at each step with a first one of 0 ("step-from-zero", as in
         L2LTR's release), or at each "epoch", with a first one of 0 too if there is a warm-up (TransGeo's release); or
         never ("constant").
-    epsilon
-        AdamW's term for numerical stability.
+    epsilon, beta1
+        AdamW's term for numerical stability, and how much of the mean gradient it keeps at each step.
     clip_norm
         Largest norm of all gradients together; inf for any.
     sharpness
@@ -49,6 +51,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     loss
         "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has. "her"
         and "seh" weight triplets by their difficulty, with the settings `exemplar_...`; SEH is reconstructed.
+        "adversarial" is CDE's: "triplet", and street views that are drawn of tiles against a discriminator, which takes
+        a part of `real_label` of a real one for real. Of the generator's loss, `l1_weight` is the weight of the
+        difference to the pair's panorama, `matching_weight` of the triplet loss.
     exemplar_scale, exemplar_margin
         Factor of the descriptors, and how much farther than the positive a simple negative is, as a share of the
         factor's square. Simple triplets weigh 0 in "seh", little in "her".
@@ -58,6 +63,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         Whether no gradient flows through the weights.
     hardest
         Share of triplets, by largest loss, that count. It falls from 1 to this value over the first half of the run.
+    hardest_from
+        In place of it: epochs, counted from 0, and the share that counts from each on; before the first, all count.
     counterfactual_weight
         Weight of the counterfactual loss; 0 disables it.
     negatives
@@ -96,16 +103,21 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     warmup: Share = 0.08
     schedule: Literal["step", "step-from-zero", "epoch", "constant"] = "step"
     epsilon: Positive = 1e-6
+    beta1: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.9
     clip_norm: Positive = 1.0
     sharpness: NotNegative = 0.0
-    loss: Literal["triplet", "infonce", "her", "seh"] = "triplet"
+    loss: Literal["triplet", "infonce", "her", "seh", "adversarial"] = "triplet"
+    real_label: Share = 0.9
+    l1_weight: NotNegative = 100.0
+    matching_weight: NotNegative = 1000.0
     exemplar_scale: Positive = 5.0
     exemplar_margin: Positive = 0.15
     exemplar_both: bool = False
     exemplar_detach: bool = False
     label_smoothing: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.1
     triplet_alpha: Positive = 10.0
-    hardest: Annotated[float, msgspec.Meta(gt=0, le=1)] = 1.0
+    hardest: Part = 1.0
+    hardest_from: tuple[tuple[Annotated[int, msgspec.Meta(ge=0)], Part], ...] = ()
     counterfactual_beta: Positive = 5.0
     counterfactual_weight: NotNegative = 1.0
     negatives: Literal["random", "nearby", "similar", "mined"] = "random"
@@ -224,11 +236,7 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f'recipe.views 2 makes two views that differ, but recipe.layout is "{self.recipe.layout}" and '
                 'recipe.semantic "none": both would be equal. Set recipe.layout=strong.'
             )
-        if self.recipe.loss == "infonce" and not isinstance(self.model, Sample4GeoConfig):
-            raise ConfigError(
-                'recipe.loss "infonce" trains a temperature, which only the model "sample4geo" has. Set '
-                "recipe.loss=triplet."
-            )
+        self._check_loss()
         if isinstance(self.model, DsmConfig) and (
             self.recipe.loss != "triplet" or self.recipe.negatives in ("similar", "mined")
         ):
@@ -258,6 +266,32 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         if self.recipe.batch_size % self.micro_batch:
             raise ConfigError(
                 f"recipe.micro_batch {self.micro_batch} does not divide recipe.batch_size {self.recipe.batch_size}."
+            )
+
+    def _check_loss(self) -> None:
+        recipe = self.recipe
+        if recipe.loss == "infonce" and not isinstance(self.model, Sample4GeoConfig):
+            raise ConfigError(
+                'recipe.loss "infonce" trains a temperature, which only the model "sample4geo" has. Set '
+                "recipe.loss=triplet."
+            )
+        if recipe.hardest != 1 and recipe.hardest_from:
+            raise ConfigError(
+                f"recipe.hardest is {recipe.hardest:g}, and recipe.hardest_from sets the share of triplets that count, "
+                "too. Set only one of them."
+            )
+        if recipe.loss != "adversarial":
+            return
+        if not isinstance(self.model, CdeConfig):
+            raise ConfigError(
+                'recipe.loss "adversarial" draws street views of tiles, which only the model "cde" does. Set '
+                "recipe.loss=triplet."
+            )
+        if recipe.counterfactual_weight or recipe.sharpness or recipe.consistency:
+            raise ConfigError(
+                f'recipe.loss "adversarial" has updates of its own; recipe.counterfactual_weight is '
+                f"{recipe.counterfactual_weight:g}, recipe.sharpness {recipe.sharpness:g} and recipe.consistency "
+                f"{recipe.consistency:g}. Set all three to 0."
             )
 
     def _check_nadir(self) -> None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from checkout import ROOT
 from numpy.typing import NDArray
 from torch import Tensor
@@ -37,6 +38,18 @@ def tensorflow_variables(
 
     rules: Exceptions = {**exceptions, "": other}
     return {name: _weight(name, shape, rules).numpy() for name, shape in shapes.items()}
+
+
+def spectral_state_dict(shapes: dict[str, list[int]]) -> dict[str, Tensor]:
+    """The same, with the vectors of spectral norms as the figures have them: one power iteration from a seeded one."""
+    state = state_dict({name: shape for name, shape in shapes.items() if not name.endswith((".weight_u", ".weight_v"))})
+    for name in [name for name in state if name.endswith(".weight_orig")]:
+        base = name.removesuffix("_orig")
+        matrix = state[name].flatten(1).double()
+        u = torch.from_numpy(seeded(f"{base}_u").standard_normal(matrix.shape[0]))
+        v = F.normalize(matrix.T @ F.normalize(u, dim=0), dim=0)
+        state[f"{base}_u"], state[f"{base}_v"] = F.normalize(matrix @ v, dim=0).float(), v.float()
+    return state
 
 
 def scaled(x: Values, factor: float) -> Values:

@@ -2,12 +2,13 @@
 
 Source: Toker et al., "Coming Down to Earth: Satellite-to-Street View Synthesis for Geo-Localization", CVPR 2021, and
 its release. The defaults are the release's. This is the half that retrieves: the generator's encoder for tiles, a
-ResNet-34 for panoramas, and spatial attention for each. The decoder and the discriminator, which draw street views in
-the release's training, are out of scope, as are files and losses. Works on normalised images.
+ResNet-34 for panoramas, and spatial attention for each. The decoder and the discriminator, which training needs to draw
+street views, are in `cde_synthesis`; files and losses are out of scope. Works on normalised images.
 """
 
 from itertools import pairwise
 from math import ceil
+from typing import Literal
 
 import msgspec
 import torch
@@ -38,20 +39,38 @@ class CdeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
 
 
 class SpectralConv(nn.Conv2d):
-    """A convolution with reflected edges, its kernel divided by its largest singular value.
+    """A convolution, with reflected edges by default, its kernel divided by its largest singular value.
 
     That is u^T W v, of the vectors of a power iteration. Training makes one step of it for each value of the weights,
-    not for each call: a step's second pass through the same images, as for gradient caching, gives the same.
+    not for each call: a step's second pass through the same images, as for gradient caching, gives the same. `renew`
+    asks for another step with the same weights.
     """
 
     u: Tensor
     v: Tensor
 
-    def __init__(self, width_in: int, width: int, size: int) -> None:
-        super().__init__(width_in, width, size, padding=size // 2, padding_mode="reflect" if size > 1 else "zeros")
-        assert self.bias is not None
+    def __init__(
+        self,
+        width_in: int,
+        width: int,
+        size: int,
+        *,
+        stride: int = 1,
+        padding_mode: Literal["reflect", "zeros"] = "reflect",
+        bias: bool = True,
+    ) -> None:
+        super().__init__(
+            width_in,
+            width,
+            size,
+            stride=stride,
+            padding=(size - 1) // 2,
+            padding_mode=padding_mode if size > 1 else "zeros",
+            bias=bias,
+        )
         nn.init.normal_(self.weight, std=0.02)
-        nn.init.zeros_(self.bias)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
         self.register_buffer("u", F.normalize(nn.init.normal_(torch.empty(width)), dim=0))
         self.register_buffer("v", F.normalize(self.weight.detach().flatten(1).T @ self.u, dim=0))
         self._iterated: int | None = None
@@ -61,6 +80,10 @@ class SpectralConv(nn.Conv2d):
             self._iterate()
         convolved: Tensor = self._conv_forward(features, self._divided(), self.bias)
         return convolved
+
+    def renew(self) -> None:
+        """Make a step of the power iteration at the next call in training, whether or not the weights have changed."""
+        self._iterated = None
 
     def folded(self) -> nn.Conv2d:
         """A plain convolution that gives the same."""
@@ -126,8 +149,14 @@ class Encoder(nn.Module):
         self.residuals = nn.Sequential(*(Residual(widths[-1]) for _ in range(config.residuals)))
 
     def forward(self, images: Tensor) -> Tensor:
-        features: Tensor = self.residuals(self.downs(self.begin_norm(self.begin(images))))
-        return features
+        return self.stages(images)[-1]
+
+    def stages(self, images: Tensor) -> tuple[Tensor, ...]:
+        """The outputs of all down blocks, then the bottleneck: what a street view is drawn from."""
+        features = [self.begin_norm(self.begin(images))]
+        for down in self.downs:
+            features.append(down(features[-1]))
+        return (*features[1:], self.residuals(features[-1]))
 
 
 class Attention(PositionEmbedding):

@@ -11,13 +11,12 @@ from typing import Literal
 import msgspec
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.runtime.files import sha256, write_bytes
 from geodtr.runtime.files.documents import decode_json
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.base import CrossViewModel
 from geodtr.training.models.registry import Model, ModelConfig, build_model, outline
 from geodtr.training.run_files import find_checkpoint
 
@@ -117,7 +116,7 @@ def check_fits(
     _require_none(_differences(expected, shapes), path)
 
 
-def fill_strictly(model: CrossViewModel, tensors: Mapping[str, Tensor], path: Path) -> None:
+def fill_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy `tensors` into `model`.
 
     Raises CheckpointError for keys that are missing, unexpected, of another shape, or with non-finite values.
@@ -132,7 +131,7 @@ def fill_strictly(model: CrossViewModel, tensors: Mapping[str, Tensor], path: Pa
     model.load_state_dict(dict(tensors))
 
 
-def _differences(model: CrossViewModel, shapes: Mapping[str, Sequence[int]]) -> list[str]:
+def _differences(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> list[str]:
     expected = model.state_dict()
     problems = [f"{name} is missing" for name in expected if name not in shapes]
     problems += [f"{name} is unexpected" for name in shapes if name not in expected]

@@ -72,7 +72,7 @@ class RunFolder:
                 f"{self._pair_set.name} now gives a run of {trainer.total} steps, but {self._out} was started with "
                 f"{state.total}: other images are readable now. Restore them, or train again with another --out."
             )
-        saved.restore(trainer.model, trainer.optimizer, trainer.memory)
+        saved.restore(trainer.networks, trainer.optimizer, trainer.memory)
         trainer.scaler.load_state_dict(state.scaler)
         trainer.step, self._best, self._validation_due = state.step, state.best, state.validation_due
         if trainer.ranks.is_rank_zero:
@@ -94,7 +94,7 @@ class RunFolder:
                 validation_due=self._validation_due,
                 scaler=trainer.scaler.state_dict(),
             )
-            save_state(self._out / STATE, state, trainer.model, trainer.optimizer, trainer.memory)
+            save_state(self._out / STATE, state, trainer.networks, trainer.optimizer, trainer.memory)
         self._saved_at = time.monotonic()
 
     def end_epoch(self, epoch: int) -> None:

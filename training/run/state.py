@@ -1,4 +1,4 @@
-"""The resumable state of a run: weights, the optimiser's moments, and progress.
+"""The resumable state of a run: weights of all that is trained, the optimiser's moments, and progress.
 
 One safetensors file with a JSON header, replaced atomically. It holds no random state: see `seeding`.
 """
@@ -11,13 +11,12 @@ import msgspec
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
-from torch import Tensor
+from torch import Tensor, nn
 
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.documents import decode_json
 from geodtr.training.models.checkpoint import fill_strictly
-from geodtr.training.models.registry import Model
 from geodtr.training.negatives.mining import LastDescriptors
 
 _HEADER_KEY = "geodtr-run"
@@ -52,16 +51,16 @@ class SavedRun:
     tensors: dict[str, Tensor]
     path: Path
 
-    def restore(self, model: Model, optimizer: torch.optim.Optimizer, memory: LastDescriptors | None) -> None:
-        """Fill `model`, `optimizer` and `memory`. Raises CheckpointError when the tensors do not fit them."""
+    def restore(self, networks: nn.Module, optimizer: torch.optim.Optimizer, memory: LastDescriptors | None) -> None:
+        """Fill `networks`, `optimizer` and `memory`. Raises CheckpointError when the tensors do not fit them."""
         weights = _below(_WEIGHTS, self.tensors)
-        fill_strictly(model, weights, self.path)
+        fill_strictly(networks, weights, self.path)
         moments = _below(_MOMENTS, self.tensors)
         state = {
             index: {
                 key: moments[f"{name}/{key}"] for key in ("step", "exp_avg", "exp_avg_sq") if f"{name}/{key}" in moments
             }
-            for index, (name, _) in enumerate(model.named_parameters())
+            for index, (name, _) in enumerate(networks.named_parameters())
         }
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
         if memory is not None:
@@ -82,13 +81,13 @@ class SavedRun:
 def save_state(
     path: Path,
     state: RunState,
-    model: Model,
+    networks: nn.Module,
     optimizer: torch.optim.Optimizer,
     memory: LastDescriptors | None,
 ) -> None:
     """Write the state to `path` atomically."""
-    tensors = {_WEIGHTS + name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
+    tensors = {_WEIGHTS + name: tensor.contiguous() for name, tensor in networks.state_dict().items()}
+    for name, parameter in networks.named_parameters():
         for key, tensor in optimizer.state[parameter].items():
             tensors[f"{_MOMENTS}{name}/{key}"] = tensor.contiguous()
     if memory is not None:

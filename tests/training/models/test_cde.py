@@ -32,20 +32,13 @@ Parts = dict[str, dict[str, torch.Tensor]]
 
 
 def weights_of(shapes: dict[str, list[int]]) -> Parts:
-    """The official weights by part, with the vectors of the spectral norm as the figures have them."""
-    parts: Parts = {file: {} for file in PARTS.values()}
-    for whole, shape in shapes.items():
-        part, name = whole.split(" ")
-        if not name.endswith((".weight_u", ".weight_v")):
-            parts[PARTS[part]][name] = official.state_dict({name: shape})[name]
-    for state in parts.values():
-        for name in [name for name in state if name.endswith(".weight_orig")]:
-            base = name.removesuffix("_orig")
-            matrix = state[name].flatten(1).double()
-            u = torch.from_numpy(official.seeded(f"{base}_u").standard_normal(matrix.shape[0]))
-            v = F.normalize(matrix.T @ F.normalize(u, dim=0), dim=0)
-            state[f"{base}_u"], state[f"{base}_v"] = F.normalize(matrix @ v, dim=0).float(), v.float()
-    return parts
+    """The official weights by part."""
+    return {
+        file: official.spectral_state_dict(
+            {name.removeprefix(f"{part} "): shape for name, shape in shapes.items() if name.startswith(f"{part} ")}
+        )
+        for part, file in PARTS.items()
+    }
 
 
 def save(path: Path, parts: Parts) -> Path:

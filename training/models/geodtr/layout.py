@@ -39,7 +39,10 @@ class LayoutBranch(nn.Module):
         self.layout = layout
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.backbone(images).flatten(2)
+        return self.describe(self.backbone(images).flatten(2))
+
+    def describe(self, features: Tensor) -> Tensor:
+        """Features [B, C, N] -> unit descriptors [B, C*K]."""
         return _describe(features, self.layout(features))
 
     def with_counterfactual(self, images: Tensor, uniform: Uniform) -> tuple[Tensor, Tensor]:

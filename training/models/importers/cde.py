@@ -38,7 +38,7 @@ _RENAMES = (
 _NUMBERED = re.compile(r"^generator_model_dict\.(?:conv(\d+)\.conv_(r1|r2|l)|in(\d+)_e|res(\d+)\.(conv|in)(\d))\.")
 _DOWN = {"r1": "first", "r2": "second", "l": "shortcut"}
 _DECODER = re.compile(r"^generator_model_dict\.(attention2|deconv\d|in\d_d|conv_end)\.")
-"""Of the generator, what only draws street views."""
+"""Of the generator, what only draws street views, which no checkpoint here has."""
 
 
 class CdeImporter(Importer):
