@@ -32,7 +32,7 @@ MAX_ROWS = 1_000_000
 _LARGEST = 253_402_300_799.0
 """Of any value: 9999-12-31T23:59:59Z in seconds since 1970, the latest time that GPX can be given."""
 _FASTEST = 340.0
-"""Metres a second, about the speed of sound: more is a speed in another unit."""
+"""Metres a second: more is a speed in another unit."""
 _GROUPS = (TIMES, tuple(SPEEDS), tuple(YAWS))
 _ALLOWED = ", ".join(" or ".join(group) for group in _GROUPS) + f", and {IMAGE} where there are images"
 
@@ -89,7 +89,7 @@ def read_odometry(path: Path) -> Odometry:
 
     Between two rows the vehicle moves at the mean of their speeds and turns at the mean of their rates, over any
     interval. Raises DataError naming the line and column of a value that is not a finite number, of a time that does
-    not increase, of a speed above that of sound, and of a column that is missing, unknown or repeated.
+    not increase, of a speed above 340 m/s, and of a column that is missing, unknown or repeated.
     """
     with open_text(path, newline="") as file:
         coming = follow_odometry(file, str(path), path.parent)
@@ -162,7 +162,7 @@ def _speed(cells: dict[str, str], name: str, where: str) -> float:
     value = _number(cells, name, where) * SPEEDS[name]
     if abs(value) > _FASTEST:
         raise DataError(
-            f"{where}: {name} is {cells[name]}, faster than sound ({_FASTEST:g} m/s). Is it in another unit? Allowed "
+            f"{where}: {name} is {cells[name]}, above {_FASTEST:g} m/s. Is it in another unit? Allowed "
             f"are {' and '.join(SPEEDS)}."
         )
     return value
