@@ -175,8 +175,9 @@ def test_a_ranges_file_is_used_again_only_when_all_of_it_matches(
 ) -> None:
     out = tmp_path / "ranges.json"
 
-    def calibrate(*changed: object) -> str:
-        result = cli("calibrate", trained.onnx.path, "--data", f"pairs:{pairs}", "--images", 8, "--out", out, *changed)
+    def calibrate(*more: object, images: int = 8) -> str:
+        given = ("--data", f"pairs:{pairs}", "--images", images, "--out", out, *more)
+        result = cli("calibrate", trained.onnx.path, *given)
         assert result.code == 0, result.err
         return result.err
 
@@ -188,7 +189,7 @@ def test_a_ranges_file_is_used_again_only_when_all_of_it_matches(
     assert out.read_bytes() == before
     assert "method changed from minmax to percentile" in calibrate("--method", "percentile")
     assert "method changed from percentile to minmax" in calibrate()
-    assert "images changed from 8 to 9" in calibrate("--images", 9)
+    assert "images changed from 8 to 9" in calibrate(images=9)
     calibrate()
     held = json.loads(out.read_bytes())
     held["ground"]["ranges"] = {}
