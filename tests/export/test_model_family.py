@@ -56,9 +56,10 @@ def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pyt
     if first != request.param:
         settings.append(f"recipe.start={train(load_preset(first, settings), train_set, root / 'stage1')}")
     checkpoint = train(load_preset(request.param, settings), train_set, root / "run")
-    # Of 120 pairs one is 0.8 points, more than INT8 may lose: stage 2's rounding may change one, and so may any where
-    # headings are unknown, which takes more than one epoch.
-    pairs = world.test_set.first(240 if request.param in ("world-transgeo-stage2", "world-fusiongan") else 120)
+    # Of 120 pairs one is 0.8 points, more than INT8 may lose: stage 2's rounding may change one, and so may any of a
+    # model that takes more than one epoch, for unknown headings or to draw street views.
+    more = ("world-transgeo-stage2", "world-fusiongan", "world-cde")
+    pairs = world.test_set.first(240 if request.param in more else 120)
     return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), pairs)
 
 
