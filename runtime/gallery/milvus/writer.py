@@ -17,6 +17,7 @@ from geodtr.runtime.gallery.manifest import GalleryManifest
 from geodtr.runtime.gallery.milvus.client import KEY, LONGEST_TEXT, Collection
 from geodtr.runtime.gallery.milvus.connection import remove_file
 from geodtr.runtime.gallery.milvus.schema import (
+    CHECKSUM,
     FIELDS,
     FINISHED,
     MANIFEST,
@@ -141,11 +142,12 @@ class MilvusWriter:
             raise GalleryError(
                 f"{self.name} holds a tile {tile.id!r} already; ids must differ. To replace it, remove it first."
             )
-        columns = [*zip(*rows, strict=True), [*checksums(rows, descriptors)]]
+        entities = [
+            {KEY: key, **dict(zip(ROW, row, strict=True)), CHECKSUM: checksum}
+            for key, row, checksum in zip(keys, rows, checksums(rows, descriptors), strict=True)
+        ]
         self._written = True
-        self._collection.upsert(
-            keys, [*zip(FIELDS, columns, strict=True)], np.ascontiguousarray(descriptors, np.float32)
-        )
+        self._collection.upsert(entities, np.ascontiguousarray(descriptors, np.float32))
 
     def finish(self) -> None:
         """Say that the gallery is built, once all of it is where it lasts."""
