@@ -50,11 +50,14 @@ CHECKED = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """Seconds for so many references and bytes, and for the same number of bytes written plainly and synced."""
+    """Seconds for so many references and bytes, `cpu_s` of the processor, and for as many bytes written plainly and
+    synced.
+    """
 
     references: int
     bytes: int
     seconds: float
+    cpu_s: float
     written_s: float
 
 
@@ -95,8 +98,8 @@ def main() -> None:
         return
     if built:
         print(
-            f"Built {built.references:,} references, {built.bytes / 1e9:.1f} GB, in {built.seconds:.0f} s; to write "
-            f"as many bytes takes {built.written_s:.0f} s."
+            f"Built {built.references:,} references, {built.bytes / 1e9:.1f} GB, in {built.seconds:.0f} s, "
+            f"{built.cpu_s:.1f} s of the processor; to write as many bytes takes {built.written_s:.0f} s."
         )
     for result in results:
         recalled = "" if result.found is None else f"; recall@{TOP} {result.found:.3f}"
@@ -119,20 +122,20 @@ def build(folder: Path, references: int) -> Build:
     generator = Directions(SIZE, 64, None, 0)
     maker = MadeBy(embedding_id="0" * 64, precision="fp32", backend="generated")
     manifest = GalleryManifest(descriptor_size=SIZE, storage="int8", source="generated", made_by=maker)
-    seconds = 0.0
+    seconds = cpu_s = 0.0
     with FolderWriter.create(folder, manifest) as writer:
         starts = range(0, references, BLOCK)
         for start in track(starts, f"Building {references:,} references", len(starts)):
             rows = generator.rows(min(BLOCK, references - start))
             tiles = tiles_from(start, len(rows), references)
-            began = time.perf_counter()
+            began, cpu = time.perf_counter(), time.process_time()
             writer.add(tiles, rows)
-            seconds += time.perf_counter() - began
+            seconds, cpu_s = seconds + time.perf_counter() - began, cpu_s + time.process_time() - cpu
         began = time.perf_counter()
         writer.finish()
     seconds += time.perf_counter() - began
     total = sum(path.stat().st_size for path in folder.iterdir())
-    return Build(references, total, seconds, write_plainly(folder.with_name(folder.name + ".bytes"), total))
+    return Build(references, total, seconds, cpu_s, write_plainly(folder.with_name(folder.name + ".bytes"), total))
 
 
 def copy(folder: Path, place: str) -> None:
@@ -142,7 +145,7 @@ def copy(folder: Path, place: str) -> None:
             with open_gallery(place) as held:
                 if held.info.finished:
                     return
-        began = time.perf_counter()
+        began, cpu = time.perf_counter(), time.process_time()
         with begin_gallery(place, msgspec.structs.replace(gallery.manifest, storage="float32")) as writer:
             before = len(writer)
             # Blocks are added one after the other, so that a stopped copy lacks its last ones.
@@ -153,7 +156,11 @@ def copy(folder: Path, place: str) -> None:
                 lacking = writer.missing(tiles) if start < before else tiles
                 writer.add(lacking, gallery.descriptors(rows[len(tiles) - len(lacking) :]))
             writer.finish()
-        print(f"Copied {len(gallery) - before:,} references in {time.perf_counter() - began:.0f} s.", flush=True)
+        seconds, cpu_s = time.perf_counter() - began, time.process_time() - cpu
+        print(
+            f"Copied {len(gallery) - before:,} references in {seconds:.0f} s, {cpu_s:.0f} s of the processor.",
+            flush=True,
+        )
 
 
 def tiles_from(start: int, count: int, references: int) -> list[Tile]:
