@@ -129,12 +129,14 @@ def cut(path: Path) -> None:
         source.read(tile)
 
 
-def read_or_refuse(reader: Reader, content: bytes) -> None:
+def read_or_refuse(reader: Reader, content: bytes, value: str = "") -> None:
+    """`value`: what was put in; where that is a path from the root on, an error may name this file."""
     reader.file.write_bytes(content)
+    named = [reader.file.stem, str(reader.file.parent), *[value] * value.startswith("/")]
     try:
         reader.use()
     except UserError as error:
-        assert any(name in str(error) for name in (reader.file.stem, str(reader.file.parent))), error
+        assert any(name in str(error) for name in named), error
     finally:
         reader.file.write_bytes(reader.content)
 
@@ -186,10 +188,10 @@ def test_a_document_is_a_regular_file(readers: dict[str, Reader], name: str) -> 
 def test_a_table_with_one_cell_replaced(readers: dict[str, Reader], name: str, data: st.DataObject) -> None:
     rows = list(csv.reader(io.StringIO(readers[name].content.decode())))
     row = data.draw(st.sampled_from(rows), "row")
-    row[data.draw(st.integers(0, len(row) - 1), "column")] = data.draw(CELLS, "cell")
+    row[data.draw(st.integers(0, len(row) - 1), "column")] = cell = data.draw(CELLS, "cell")
     out = io.StringIO()
     csv.writer(out).writerows(rows)
-    read_or_refuse(readers[name], out.getvalue().encode("utf-8", "replace"))
+    read_or_refuse(readers[name], out.getvalue().encode("utf-8", "replace"), cell)
 
 
 @pytest.mark.parametrize("name", LINES)
@@ -197,8 +199,8 @@ def test_a_table_with_one_cell_replaced(readers: dict[str, Reader], name: str, d
 @FUZZ
 def test_a_list_with_one_line_replaced(readers: dict[str, Reader], name: str, data: st.DataObject) -> None:
     lines = readers[name].content.decode().split("\n")
-    lines[data.draw(st.integers(0, len(lines) - 1), "line")] = data.draw(CELLS, "value")
-    read_or_refuse(readers[name], "\n".join(lines).encode("utf-8", "replace"))
+    lines[data.draw(st.integers(0, len(lines) - 1), "line")] = value = data.draw(CELLS, "value")
+    read_or_refuse(readers[name], "\n".join(lines).encode("utf-8", "replace"), value)
 
 
 @pytest.mark.parametrize("name", DOCUMENTS + TABLES + LINES)
