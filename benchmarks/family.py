@@ -4,7 +4,8 @@ Trains each model's world preset in one region and tests it among the tiles of u
 style: on full panoramas with and without LS (layout simulation and photometric augmentation), for each limited field of
 view, and for all fields of view at once. Raw pixels show what needs no network: panoramas and polar tiles, each less
 its mean colour, compared by the cosine. Each result is a row of WORK/family.csv as soon as it is there; trainings go
-on where they were stopped. --table prints the rows that are there. Remove the rows where a preset has changed.
+on where they were stopped. --table prints the rows that are there. After a change of the code, begin in another WORK:
+runs are distinguished by their configuration alone.
 """
 
 import argparse

@@ -38,7 +38,7 @@ from geodtr.training.listener import Listener, Step, Validation
 from geodtr.training.run_files import LAST
 from geodtr.training.world.dataset import WorldSet, write_world
 
-pytest_plugins = ["signed_archives"]
+pytest_plugins = ["signed_archives", "milvus_places"]
 if find_spec("torch") is None:
     pytest_plugins += ["lean"]
 else:

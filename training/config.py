@@ -51,9 +51,9 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     loss
         "triplet", or "infonce" with `label_smoothing` and a temperature that is trained, which Sample4Geo has. "her"
         and "seh" weight triplets by their difficulty, with the settings `exemplar_...`; SEH is reconstructed.
-        "adversarial" is CDE's: "triplet", and street views that are drawn of tiles against a discriminator, which takes
-        a part of `real_label` of a real one for real. Of the generator's loss, `l1_weight` is the weight of the
-        difference to the pair's panorama, `matching_weight` of the triplet loss.
+        "adversarial" is CDE's: "triplet", and street views drawn of tiles against a discriminator, for which a real one
+        has the label `real_label` and a drawn one 0. In the generator's loss, the difference to the pair's panorama
+        has the weight `l1_weight`, the triplet loss `matching_weight`.
     exemplar_scale, exemplar_margin
         Factor of the descriptors, and how much farther than the positive a simple negative is, as a share of the
         factor's square. Simple triplets weigh 0 in "seh", little in "her".

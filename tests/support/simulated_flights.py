@@ -138,7 +138,7 @@ def arms_by_its_camera(vehicle: ArduPilot | Px4, world: TinyWorld, folder: Path,
 
 
 def flies_by(vehicle: ArduPilot | Px4, message: MavlinkMessage) -> float:
-    """The vehicle flies 100 m by the messages alone, and nothing is wrong; by how many metres it is off at most."""
+    """Fly 100 m on these messages alone, and check that nothing is reported. Returns the largest error in metres."""
     reported = list[str]()
     with linked(vehicle, message, reported):
         vehicle.take_off(15)

@@ -31,7 +31,7 @@ def tell_all(
 
     count = 0
     uncalibrated, doubts = set[str](), 0
-    recorded, outside, off = 0, 0, list[float]()
+    recorded, outside, off = 0, False, list[float]()
     for answer in answers:
         count += 1
         waypoint = answer.waypoint
@@ -45,10 +45,10 @@ def tell_all(
         else:
             _show(answer, tables=tables)
         located = answer if isinstance(answer, Localisation) else answer.located
-        if located is not None and not located.candidates:
-            outside += 1
-            if outside == 1:
-                warn(f"No tile lies within --near (LAT,LON,RADIUS). To see where tiles are: {_WHERE}")
+        if located is not None and not located.candidates and not outside:
+            outside = True
+            what = "no tile lies within the prior; --near is LAT,LON,RADIUS"
+            warn(f"{located.image}: {what}. To see where tiles are: {_WHERE}")
         if located is not None and located.doubt is not None:
             doubts += 1
             if doubts == 1:
