@@ -79,7 +79,8 @@ def read_manifest(bundle: Path) -> Manifest:
     try:
         content = read_document(path)
     except (FileNotFoundError, NotADirectoryError):
-        raise BundleError(f"{bundle} is not a bundle: it holds no {FILE_NAME}. {_remedy(bundle)}") from None
+        fault = f"it holds no {FILE_NAME}" if bundle.exists() else "there is no such folder"
+        raise BundleError(f"{bundle} is not a bundle: {fault}. {_remedy(bundle)}") from None
     except OSError as error:
         raise BundleError(f"{path} cannot be read ({error.strerror}). Copy the bundle again.") from None
     try:

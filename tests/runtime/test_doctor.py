@@ -93,7 +93,8 @@ def test_the_machine_is_reported_without_a_bundle(cli: Cli) -> None:
 
 
 def test_a_folder_that_is_no_bundle_is_wrong_usage(refused: Callable[..., str], tmp_path: Path) -> None:
-    assert "is not a bundle" in refused("doctor", tmp_path)
+    assert "is not a bundle: it holds no manifest.json" in refused("doctor", tmp_path)
+    assert "is not a bundle: there is no such folder" in refused("doctor", tmp_path / "gone")
 
 
 def test_all_damage_is_reported_together_with_the_commands_that_repair_it(

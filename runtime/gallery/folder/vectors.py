@@ -27,8 +27,8 @@ from geodtr.runtime.spec import Descriptors
 
 _KEPT = 1 << 29
 """Bytes of a file's pages in memory before they are let go."""
-_AROUND = 1 << 16
-"""Bytes that the system maps around one that is touched."""
+_AROUND = 1 << 21
+"""Bytes that the system maps at most around one that is touched: a large folio of Linux."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,7 @@ class _MappedRows(np.ndarray[Any, np.dtype[Any]]):
             raise _cut_short(self.file, self.mapped.size(), len(self.mapped))
         rows = self.view(np.ndarray)[which]
         self.taken += len(rows) * (self.strides[0] if isinstance(which, slice) else _AROUND)
-        if self.taken > _KEPT and hasattr(self.mapped, "madvise"):
+        if min(self.taken, len(self.mapped)) > _KEPT and hasattr(self.mapped, "madvise"):
             self.mapped.madvise(MADV_DONTNEED)  # another thread that reads them has them mapped again
             self.taken = 0
         return rows
