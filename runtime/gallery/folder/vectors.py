@@ -11,7 +11,7 @@ from an interrupted write. Numbers are little-endian.
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from mmap import ACCESS_READ, MADV_DONTNEED, mmap
+from mmap import ACCESS_READ, MADV_DONTNEED, MADV_WILLNEED, PAGESIZE, mmap
 from pathlib import Path
 from typing import Any
 
@@ -186,12 +186,20 @@ class _MappedRows(np.ndarray[Any, np.dtype[Any]]):
     def __getitem__(self, which: Any) -> Any:
         if self.mapped.size() < len(self.mapped):
             raise _cut_short(self.file, self.mapped.size(), len(self.mapped))
+        if len(self.mapped) > _KEPT and isinstance(which, np.ndarray) and which.size:
+            self._ask_for(which)
         rows = self.view(np.ndarray)[which]
         self.taken += len(rows) * (self.strides[0] if isinstance(which, slice) else _AROUND)
-        if min(self.taken, len(self.mapped)) > _KEPT and hasattr(self.mapped, "madvise"):
+        if min(self.taken, len(self.mapped)) > _KEPT:
             self.mapped.madvise(MADV_DONTNEED)  # another thread that reads them has them mapped again
             self.taken = 0
         return rows
+
+    def _ask_for(self, rows: NDArray[np.integer[Any]]) -> None:
+        """Have the system read the pages of scattered rows at once; touched in turn, each waits for the disk."""
+        pages = np.unique(rows * self.strides[0] // PAGESIZE)
+        for run in np.split(pages, np.flatnonzero(np.diff(pages) > 1) + 1):
+            self.mapped.madvise(MADV_WILLNEED, int(run[0]) * PAGESIZE, len(run) * PAGESIZE)
 
 
 def _check_length(file: _File, slots: int) -> None:
