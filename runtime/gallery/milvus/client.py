@@ -32,8 +32,9 @@ Consistency = Literal["Strong", "Bounded"]
 KEY, VECTOR = "row", "descriptor"
 _UNKNOWN = -1e9
 """The value of a number field whose number is unknown: servers before Milvus 2.5 have no null."""
-_CALL, _LOAD = 30.0, 600.0
-"""Timeouts in seconds of a call, and of loading a collection into the server's memory."""
+_CALL, _CHANGE, _LOAD = 30.0, 300.0, 600.0
+"""Timeouts in seconds: of a call; of one that changes entities or waits for all changes, for which a busy server may
+take minutes; of loading a collection into the server's memory."""
 _REQUEST_VALUES = 1 << 21
 """Descriptor values in one message; gRPC limits messages to 64 MB or less."""
 _TYPES: dict[Index, str] = {"flat": "FLAT", "hnsw": "HNSW", "auto": "AUTOINDEX"}
@@ -149,9 +150,8 @@ class Collection:
 
     def count(self, where: str = "") -> int:
         """The number of entities that pass the filter `where`."""
-        answer = self._call(
-            self._client.query, self._name, filter=where, output_fields=["count(*)"], consistency_level="Strong"
-        )
+        options = {"filter": where, "output_fields": ["count(*)"], "consistency_level": "Strong"}
+        answer = self._call(self._client.query, self._name, timeout=_CHANGE, **options)
         return int(answer[0]["count(*)"])
 
     def get(self, keys: Sequence[int], fields: Sequence[str], consistency: Consistency = "Strong") -> dict[int, Entity]:
@@ -159,10 +159,11 @@ class Collection:
         entities = dict[int, Entity]()
         # Keys alone fit into one answer; each more is another wait.
         step = LISTED if fields else MOST_HITS
+        timeout = _CHANGE if consistency == "Strong" else _CALL
         for start in range(0, len(keys), step):
             part = [int(key) for key in keys[start : start + step]]
             options = {"ids": part, "output_fields": [KEY, *fields], "consistency_level": consistency}
-            for entity in self._call(self._client.query, self._name, **options):
+            for entity in self._call(self._client.query, self._name, timeout=timeout, **options):
                 entities[entity[KEY]] = _decoded(entity)
         return entities
 
@@ -206,11 +207,12 @@ class Collection:
         """Store entities with their vectors [N, size], replacing equal keys. None marks an unknown number."""
         for part in _parts(len(vectors), vectors.shape[1]):
             pairs = zip(entities[part], vectors[part], strict=True)
-            self._call(self._client.upsert, self._name, [_encoded(entity, vector) for entity, vector in pairs])
+            encoded = [_encoded(entity, vector) for entity, vector in pairs]
+            self._call(self._client.upsert, self._name, encoded, timeout=_CHANGE)
 
     def delete(self, keys: Sequence[int]) -> None:
         for start in range(0, len(keys), LISTED):
-            self._call(self._client.delete, self._name, ids=list(keys[start : start + LISTED]))
+            self._call(self._client.delete, self._name, ids=list(keys[start : start + LISTED]), timeout=_CHANGE)
 
     def flush(self) -> None:
         """Wait until the server has written all changes to persistent storage."""

@@ -123,7 +123,13 @@ def _refusal(place: MilvusLocation, message: str, details: str = "") -> GalleryE
             f"{place}: Milvus refuses ({details or message}). Set the environment variable {TOKEN} to USER:PASSWORD or "
             "an API key that may do this."
         )
-    if any(word in known for word in ("fail connecting", "unavailable", "connection refused", "deadline exceeded")):
+    unreachable = any(word in known for word in ("fail connecting", "unavailable", "connection refused"))
+    if "deadline exceeded" in known and not unreachable:
+        return GalleryError(
+            f"{place}: the Milvus server at {place.address} has not answered in time: it is busy, or stuck. Repeat the "
+            "command when it is not; a gallery that was being built goes on where it stopped."
+        )
+    if unreachable:
         return GalleryError(
             f"{place}: no Milvus server answers at {place.address} ({details or message}). Is it running, is the port "
             "right, does it want TLS (milvus+https://)?"

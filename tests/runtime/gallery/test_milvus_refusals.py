@@ -5,7 +5,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 
 import numpy as np
 import pytest
@@ -27,6 +29,7 @@ from geodtr import open_gallery
 from geodtr.runtime.errors import ConfigError, DataError, GalleryError, MissingDependency, OutputExists
 from geodtr.runtime.gallery.build import add_to_gallery, build_gallery
 from geodtr.runtime.gallery.location import MilvusLocation, as_location
+from geodtr.runtime.gallery.milvus.connection import explained
 from geodtr.runtime.gallery.registry import change_gallery, verify_gallery
 from geodtr.runtime.installation import install_hint
 from geodtr.runtime.sources.tile import Tile
@@ -104,6 +107,33 @@ def test_a_server_that_does_not_answer_is_reported_soon(tmp_path: Path) -> None:
     assert done.returncode == 2
     assert "no Milvus server answers" in done.stderr
     assert len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_busy_server_is_not_taken_for_a_missing_one() -> None:
+    grpc = pytest.importorskip("grpc")
+    done = Event()
+
+    def slow(*_: object) -> bytes:
+        done.wait(30)
+        return b""
+
+    handlers = {"Query": grpc.unary_unary_rpc_method_handler(slow)}
+    with ThreadPoolExecutor(1) as pool:
+        server = grpc.server(pool, (grpc.method_handlers_generic_handler("busy", handlers),))
+        port = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+        try:
+            place = as_location(f"milvus://127.0.0.1:{port}/map")
+            assert isinstance(place, MilvusLocation)
+            with (
+                grpc.insecure_channel(f"127.0.0.1:{port}") as channel,
+                pytest.raises(GalleryError, match=r"has not answered in time.*goes on"),
+                explained(place),
+            ):
+                channel.unary_unary("/busy/Query")(b"", timeout=0.5)
+        finally:
+            done.set()
+            server.stop(None)
 
 
 @pytest.mark.skipif(ADDRESS is not None, reason="of Milvus Lite")
