@@ -51,7 +51,8 @@ BATCHES = (1, 8)
 ROUNDS = 8
 OPENINGS = 3
 EAGER, FLOAT32 = "PyTorch, eager", "ONNX Runtime fp32"
-BUILT: tuple[tuple[str, Backend, Precision], ...] = (
+Built = tuple[str, Backend, Precision]
+BUILT: tuple[Built, ...] = (
     (FLOAT32, "onnxruntime", "fp32"),
     ("ONNX Runtime fp16", "onnxruntime", "fp16"),
     ("ONNX Runtime int8", "onnxruntime", "int8"),
@@ -137,7 +138,7 @@ def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
     return path
 
 
-def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Contender]:
+def open_all(checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT) -> Iterator[Contender]:
     """PyTorch, our engines, and the libraries by hand. Builds the bundles that WORK does not have."""
     reference = open_model(checkpoint)
     yield Contender(EAGER, reference.embedders, checkpoint)
@@ -145,7 +146,7 @@ def open_all(checkpoint: Path, work: Path, calibration: PairSet) -> Iterator[Con
     exported = folder / "onnx"
     if not is_bundle(exported):
         export_checkpoint(checkpoint, exported, track=track)
-    for name, backend, precision in BUILT:
+    for name, backend, precision in built:
         if find_spec(backend) is None:
             continue
         out = folder / f"{backend}-{precision}"

@@ -9,7 +9,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from engines import Contender, open_all, quantised, random_checkpoint, worlds
+from engines import BUILT, Contender, open_all, quantised, random_checkpoint, worlds
 
 from geodtr.cli.console import times, track
 from geodtr.export.timing import PairTiming, rounded, time_pairs
@@ -28,6 +28,7 @@ PRESETS = {
     "CDE": "cde-cvusa",
     "FusionGAN": "fusiongan-cvusa",
 }
+COMPARED = [each for each in BUILT if "fp16" not in each]
 BATCH, ROUNDS = 8, 5
 HEAD = """\
 | model | images/s, fp32 | against ONNX Runtime by hand | OpenVINO against OpenVINO by hand | int8 against fp32 | \
@@ -48,7 +49,7 @@ def main() -> None:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             checkpoint = random_checkpoint(file.parent, train_set, PRESETS[model])
-            contenders = list(open_all(checkpoint, file.parent, train_set))
+            contenders = list(open_all(checkpoint, file.parent, train_set, COMPARED))
             timings = time_pairs([each.embedders for each in contenders], BATCH, rounds=options.rounds, track=track)
             write_bytes(file, row(model, contenders, timings).encode())
         print(file.read_text(encoding="utf-8"), flush=True)
