@@ -7,13 +7,13 @@ from torch.utils.tensorboard import SummaryWriter
 
 from geodtr.export.plots.sheets.retrieval import draw_sheet, retrieved
 from geodtr.training.data.counting import countings
-from geodtr.training.listener import Listener, Step, Validation
+from geodtr.training.listener import DrawingValidation, Listener, Step, Validation
 
 _QUERIES, _TILES = 6, 5
 
 
 class TensorBoard(Listener):
-    """Writes scalars after every step, recall and a retrieval sheet after every validation, into `folder`."""
+    """Writes scalars after every step, figures and a picture after every validation, into `folder`."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -35,6 +35,7 @@ class TensorBoard(Listener):
         assert self._writer is not None
         for name, value in (
             ("train/loss", step.loss),
+            *((f"train/loss_{update}", loss) for update, loss in step.losses.items()),
             ("train/gradient_norm", step.gradient),
             ("train/learning_rate", step.learning_rate),
             ("speed/pairs_per_second", step.pairs / step.seconds),
@@ -59,4 +60,12 @@ class TensorBoard(Listener):
         rows = retrieved(validation.descriptors, counting, validation.ranking, "validation", _QUERIES, _TILES)
         sheet = np.asarray(draw_sheet(rows, f"After epoch {validation.epoch + 1}"))
         self._writer.add_image("validation/retrieval", sheet, validation.step, dataformats="HWC")
+        self._writer.flush()
+
+    def on_drawing(self, validation: DrawingValidation) -> None:
+        assert self._writer is not None
+        drawing = validation.drawing
+        self._writer.add_scalar("validation/l1", drawing.l1, validation.step)
+        self._writer.add_scalar("validation/l1_of_others", drawing.l1_of_others, validation.step)
+        self._writer.add_image("validation/drawn", drawing.sheet, validation.step, dataformats="HWC")
         self._writer.flush()

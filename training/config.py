@@ -13,6 +13,7 @@ from geodtr.training.augment.photometric import Semantic
 from geodtr.training.data.views import FULL_TURN, Views, columns_of
 from geodtr.training.models.cde import CdeConfig
 from geodtr.training.models.dsm import DsmConfig
+from geodtr.training.models.fusiongan_stage1 import FusionGanStage1Config
 from geodtr.training.models.registry import ModelConfig
 from geodtr.training.models.sample4geo import Sample4GeoConfig
 from geodtr.training.qat import Int8Simulation
@@ -53,7 +54,8 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
         and "seh" weight triplets by their difficulty, with the settings `exemplar_...`; SEH is reconstructed.
         "adversarial" is CDE's: "triplet", and street views drawn of tiles against a discriminator, for which a real one
         has the label `real_label` and a drawn one 0. In the generator's loss, the difference to the pair's panorama
-        has the weight `l1_weight`, the triplet loss `matching_weight`.
+        has the weight `l1_weight`, the triplet loss `matching_weight`. FusionGAN's stage 1 draws tiles of panoramas so,
+        without a triplet loss.
     exemplar_scale, exemplar_margin
         Factor of the descriptors, and how much farther than the positive a simple negative is, as a share of the
         factor's square. Simple triplets weigh 0 in "seh", little in "her".
@@ -91,7 +93,7 @@ class Recipe(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     pretrained
         Backbone weights: none, imagenet, or a file.
     start
-        Checkpoint of the same network to start from; empty for none.
+        Checkpoint of the same network to start from, or of the stage before; empty for none.
     """
 
     epochs: Count
@@ -280,12 +282,19 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 f"recipe.hardest is {recipe.hardest:g}, and recipe.hardest_from sets the share of triplets that count, "
                 "too. Set only one of them."
             )
+        draws = isinstance(self.model, FusionGanStage1Config)
+        if draws and (recipe.loss != "adversarial" or recipe.negatives != "random"):
+            raise ConfigError(
+                f'recipe.loss is "{recipe.loss}" and recipe.negatives "{recipe.negatives}", but the model '
+                '"fusiongan-stage1" has no descriptors to compare. Set recipe.loss=adversarial and '
+                "recipe.negatives=random."
+            )
         if recipe.loss != "adversarial":
             return
-        if not isinstance(self.model, CdeConfig):
+        if not draws and not isinstance(self.model, CdeConfig):
             raise ConfigError(
-                'recipe.loss "adversarial" draws street views of tiles, which only the model "cde" does. Set '
-                "recipe.loss=triplet."
+                'recipe.loss "adversarial" draws one view of the other, which only the models "cde" and '
+                '"fusiongan-stage1" do. Set recipe.loss=triplet.'
             )
         if recipe.counterfactual_weight or recipe.sharpness or recipe.consistency:
             raise ConfigError(

@@ -1,10 +1,11 @@
 """Training events and the listener interface: for a progress bar, TensorBoard, or a test."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from geodtr.runtime.recall import Ranking, Recall
 from geodtr.training.data.pair_set import Skipped
+from geodtr.training.drawing import Drawing
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
 
@@ -12,8 +13,8 @@ from geodtr.training.evaluation.evaluate import DescriptorPair
 class Step:
     """One optimiser step. `number` counts from 1 to `total`, `epoch` from 0; `pairs` is the batch size.
 
-    `gradient` is the gradient norm before clipping. `seconds` is the duration of the step; `waited` is the part of it
-    spent waiting for images.
+    `loss` is the sum of `losses`, by update, where a step has several. `gradient` is the gradient norm before clipping.
+    `seconds` is the duration of the step; `waited` is the part of it spent waiting for images.
     """
 
     number: int
@@ -22,6 +23,7 @@ class Step:
     epochs: int
     pairs: int
     loss: float
+    losses: Mapping[str, float]
     gradient: float
     learning_rate: float
     seconds: float
@@ -44,6 +46,16 @@ class Validation:
     ranking: Ranking
 
 
+@dataclass(frozen=True, slots=True)
+class DrawingValidation:
+    """The same of a network that draws."""
+
+    epoch: int
+    step: int
+    drawing: Drawing
+    best: bool
+
+
 class Listener:
     """Receives all events in order. The default methods do nothing."""
 
@@ -53,6 +65,8 @@ class Listener:
     def on_step(self, step: Step) -> None: ...
 
     def on_validation(self, validation: Validation) -> None: ...
+
+    def on_drawing(self, validation: DrawingValidation) -> None: ...
 
     def on_skip(self, skipped: Skipped) -> None:
         """An image cannot be read; its pair is left out."""
@@ -77,6 +91,10 @@ class Listeners(Listener):
     def on_validation(self, validation: Validation) -> None:
         for listener in self._listeners:
             listener.on_validation(validation)
+
+    def on_drawing(self, validation: DrawingValidation) -> None:
+        for listener in self._listeners:
+            listener.on_drawing(validation)
 
     def on_skip(self, skipped: Skipped) -> None:
         for listener in self._listeners:

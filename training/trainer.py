@@ -18,9 +18,11 @@ from geodtr.training.augmented import augmented
 from geodtr.training.config import Recipe, TrainConfig
 from geodtr.training.listener import Step
 from geodtr.training.models.cde import Cde
+from geodtr.training.models.fusiongan_stage1 import FusionGanStage1
 from geodtr.training.models.registry import Model, build_model
 from geodtr.training.negatives.mining import LastDescriptors
 from geodtr.training.objectives.base import Objective, StepInput
+from geodtr.training.objectives.drawn_tiles import DrawnTiles
 from geodtr.training.objectives.matching import Matching
 from geodtr.training.objectives.street_views import StreetViews
 from geodtr.training.pair_images import PairBatch, PairImages
@@ -60,6 +62,7 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             eps=recipe.epsilon,
         )
+        self.losses: Sequence[float] = ()  # of each update of the last step
         self.memory: LastDescriptors | None = None
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
@@ -91,6 +94,7 @@ class Trainer:
                 epochs=recipe.epochs,
                 pairs=recipe.batch_size,
                 loss=loss,
+                losses=dict(zip(self.objective.updates, self.losses, strict=False)),
                 gradient=gradient,
                 learning_rate=rate,
                 seconds=end - begin,
@@ -121,6 +125,7 @@ class Trainer:
                 norms.append(nn.utils.clip_grad_norm_(self.networks.parameters(), recipe.clip_norm).item())
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
+        self.losses = losses
         return sum(losses), math.hypot(*norms)
 
     def _finite(self, loss: float) -> float:
@@ -139,6 +144,8 @@ class Trainer:
 def _objective(config: TrainConfig, model: Model, ranks: Ranks) -> Objective:
     if config.recipe.loss != "adversarial":
         return Matching(config, model, ranks)
+    if isinstance(model, FusionGanStage1):
+        return DrawnTiles(config, model, ranks)
     assert isinstance(model, Cde), "the configuration is checked"
     return StreetViews(config, model, ranks)
 

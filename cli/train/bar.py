@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from geodtr.cli.console import messages, percent, progress_bar, warn_of_collapse
-from geodtr.training.listener import Listener, Step, Validation
+from geodtr.training.listener import DrawingValidation, Listener, Step, Validation
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -60,7 +60,7 @@ class TrainingBar(LeftOut):
             self._bar.update(
                 self._task,
                 completed=step.number,
-                description=f"Epoch {step.epoch + 1}/{step.epochs}, loss {step.loss:.4f}, {rate:.0f} pairs/s",
+                description=f"Epoch {step.epoch + 1}/{step.epochs}, {_losses([step])}, {rate:.0f} pairs/s",
             )
         if step.ends_epoch:
             if not messages.is_terminal:
@@ -75,6 +75,13 @@ class TrainingBar(LeftOut):
         messages.print(f"Validation after epoch {validation.epoch + 1}: {shown}{best}")
         warn_of_collapse(f"Epoch {validation.epoch + 1}", got)
 
+    def on_drawing(self, validation: DrawingValidation) -> None:
+        drawing, best = validation.drawing, " (best)" if validation.best else ""
+        messages.print(
+            f"Validation after epoch {validation.epoch + 1}: L1 {drawing.l1:.4f} to the pair's tile, "
+            f"{drawing.l1_of_others:.4f} to another's{best}"
+        )
+
     def on_end(self) -> None:
         self._stack.close()
         super().on_end()
@@ -86,7 +93,14 @@ def _line(epoch: list[Step]) -> str:
     left = (last.total - last.number) * seconds / len(epoch)
     waited = sum(step.waited for step in epoch) / seconds
     return (
-        f"Training: epoch {last.epoch + 1} of {last.epochs}, loss {sum(step.loss for step in epoch) / len(epoch):.4f}, "
+        f"Training: epoch {last.epoch + 1} of {last.epochs}, {_losses(epoch)}, "
         f"{sum(step.pairs for step in epoch) / seconds:.0f} pairs/s, {percent(waited)} % waiting for images, "
         f"{left / 60:.1f} min left"
     )
+
+
+def _losses(steps: list[Step]) -> str:
+    """Their mean loss, with the mean of each update where a step has several."""
+    means = {name: sum(step.losses[name] for step in steps) / len(steps) for name in steps[0].losses}
+    parts = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
+    return f"loss {sum(step.loss for step in steps) / len(steps):.4f}{f' ({parts})' if parts else ''}"

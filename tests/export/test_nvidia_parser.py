@@ -94,9 +94,12 @@ def test_projected_descriptors_become_a_plan(model: Model, tmp_path: Path, preci
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("preset", preset_names())
+@pytest.mark.parametrize("preset", [name for name in preset_names() if not name.endswith("-stage1")])
 def test_the_graphs_of_every_preset_become_plans(tmp_path: Path, preset: str) -> None:
-    """Of world-tiny above, and of the other models' small presets in test_model_family.py, each precision does."""
+    """Of world-tiny above, and of the other models' small presets in test_model_family.py, each precision does.
+
+    FusionGAN's stage 1 has no graphs.
+    """
     config = load_preset(preset)
     network = build_model(config.model, config.ground, config.aerial)
     for branch in BRANCHES:

@@ -51,7 +51,10 @@ class CrossViewModel(nn.Module, ABC):
 
     @abstractmethod
     def branch(self, branch: Branch) -> nn.Module:
-        """The exported module: normalised images [B, 3, H, W] -> unit descriptors [B, D]."""
+        """The exported module: normalised images [B, 3, H, W] -> unit descriptors [B, D].
+
+        Raises CheckpointError when the model has none: it is trained for another to begin with.
+        """
 
     def training_outputs(self, branch: Branch, images: Tensor, uniform: Uniform) -> tuple[Tensor, ...]:
         """Inputs of the losses: float32 unit rows [B, D] for each of `output_weights` and, if the model has them,

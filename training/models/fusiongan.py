@@ -2,9 +2,10 @@
 
 Source: Regmi and Shah, "Bridging the Domain Gap for Ground-to-Aerial Image Matching", ICCV 2019, and its release. The
 defaults are the release's. The baseline of two streams has neither generator nor fusion. Works on normalised images;
-files, losses and the generator's own training, against a discriminator, are out of scope.
+files and losses are out of scope. The generator's own training is in fusiongan_stage1.py.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Annotated
@@ -25,13 +26,16 @@ MOST_LAYERS = 13
 _SCALES = 3
 """The last layers of a stream, which are described together."""
 _LAYERS = msgspec.Meta(min_length=_SCALES, max_length=MOST_LAYERS)
+_DROPPED = 3
+"""The first steps of the generator's decoder, which have dropout."""
+Widths = Annotated[tuple[Count, ...], _LAYERS]
 
 
 class TwoStreamConfig(ModelSettings, frozen=True, kw_only=True, tag="fusiongan-two-stream"):
     """`widths` of a stream's layers, each of which halves both sides; `dropout` follows the last three."""
 
     descriptor_size: Count = 1000
-    widths: Annotated[tuple[Count, ...], _LAYERS] = (64, 128, 256, *5 * (512,))
+    widths: Widths = (64, 128, 256, *5 * (512,))
     dropout: Share = 0.5
 
 
@@ -40,7 +44,7 @@ class FusionGanConfig(TwoStreamConfig, frozen=True, kw_only=True, tag="fusiongan
     another learns to draw what its tile is found by.
     """
 
-    generator: Annotated[tuple[Count, ...], _LAYERS] = (64, 128, 256, *4 * (512,))
+    generator: Widths = (64, 128, 256, *4 * (512,))
     frozen: bool = True
 
 
@@ -94,9 +98,9 @@ class TwoStream(TwoNetworks[StreamBranch]):
 
 
 class Step(nn.Module):
-    """A convolution of the generator, with its batch norm if it has one."""
+    """A convolution of the generator, with its batch norm if it has one, and dropout."""
 
-    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, *, normed: bool) -> None:
+    def __init__(self, conv: nn.Conv2d | nn.ConvTranspose2d, dropout: float = 0.0, *, normed: bool) -> None:
         super().__init__()
         assert conv.bias is not None
         nn.init.normal_(conv.weight, std=0.02)
@@ -104,10 +108,13 @@ class Step(nn.Module):
         self.conv, self.norm = conv, nn.BatchNorm2d(conv.out_channels) if normed else None
         if self.norm is not None:
             nn.init.normal_(self.norm.weight, 1.0, 0.02)
+        self.dropout = nn.Dropout(dropout)
 
     def forward(self, features: Tensor) -> Tensor:
         convolved: Tensor = self.conv(features)
-        return convolved if self.norm is None else self.norm(convolved)
+        normed: Tensor = convolved if self.norm is None else self.norm(convolved)
+        dropped: Tensor = self.dropout(normed)
+        return dropped
 
     def folded(self) -> nn.Module:
         """A plain convolution that gives the same in evaluation."""
@@ -121,7 +128,7 @@ class Generator(nn.Module):
     aerial branch takes them [B, 3, S, S].
 
     It sees the panorama resized to S/2 x 2S. Its features become a square by their order in memory, as in the release.
-    Its second output, a segmentation, is left out, and so is dropout.
+    Its second output, a segmentation, is left out. `dropout` is for its own training.
     """
 
     gain_in: Tensor
@@ -131,9 +138,11 @@ class Generator(nn.Module):
     rows: Tensor
     columns: Tensor
 
-    def __init__(self, config: FusionGanConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
+    def __init__(
+        self, widths: Sequence[int], ground: Preprocessing, aerial: Preprocessing, dropout: float = 0.0
+    ) -> None:
         super().__init__()
-        widths, side = config.generator, aerial.height
+        side = aerial.height
         if aerial.polar or side != aerial.width or side % 2 ** (len(widths) + 1):
             raise ConfigError(
                 f'The model "fusiongan" draws square tiles, and with {len(widths)} layers in model.generator '
@@ -144,7 +153,13 @@ class Generator(nn.Module):
         down, up = (partial(each, kernel_size=4, stride=2, padding=1) for each in (nn.Conv2d, nn.ConvTranspose2d))
         inwards, outwards = pairwise((3, *widths)), pairwise((*reversed(widths), 3))
         self.encoder = nn.Sequential(*(Step(down(*pair), normed=number > 0) for number, pair in enumerate(inwards)))
-        self.decoder = nn.Sequential(*(Step(up(*pair), normed=pair[1] != 3) for pair in outwards))
+        self.fork = len(widths) - 2  # where the segmentation begins; without an activation before it
+        self.decoder = nn.Sequential(
+            *(
+                Step(up(*pair), dropout * (number < min(_DROPPED, self.fork)), normed=number <= self.fork)
+                for number, pair in enumerate(outwards)
+            )
+        )
         mean_in, std_in, mean_out, std_out = (
             torch.tensor(per_channel(values))[:, None, None]
             for values in (ground.mean, ground.std, aerial.mean, aerial.std)
@@ -164,11 +179,14 @@ class Generator(nn.Module):
         for number, step in enumerate(self.encoder):
             features = step(F.leaky_relu(features, 0.2) if number else features)
         features = features.reshape(-1, features.shape[1], self.side, self.side)
-        fork = len(self.decoder) - 2  # where the segmentation begins; without an activation before it
         for number, step in enumerate(self.decoder):
-            features = step(features if number == fork else F.relu(features))
+            features = step(features if number == self.fork else F.relu(features))
         tiles: Tensor = features.tanh() * self.gain_out + self.shift_out
         return tiles
+
+    def values(self, tiles: Tensor) -> Tensor:
+        """Of tiles as the aerial branch takes them, real or drawn, the pixels from -1 to 1."""
+        return (tiles - self.shift_out) / self.gain_out
 
 
 class FusionGan(CrossViewModel):
@@ -183,7 +201,7 @@ class FusionGan(CrossViewModel):
     def __init__(self, config: FusionGanConfig, ground: Preprocessing, aerial: Preprocessing) -> None:
         super().__init__()
         self.config, size = config, config.descriptor_size
-        self.generator = Generator(config, ground, aerial).requires_grad_(not config.frozen)
+        self.generator = Generator(config.generator, ground, aerial).requires_grad_(not config.frozen)
         self.ground, self.aerial = (StreamBranch(config, how) for how in (ground, aerial))
         self.drawn = Stream(config)
         fusions = {"ground": _linear(2 * size, size, bias=0.01), "aerial": _linear(size, size, bias=0.01)}

@@ -12,6 +12,7 @@ from geodtr.training.models.cde import Cde, CdeConfig
 from geodtr.training.models.cvft import Cvft, CvftConfig
 from geodtr.training.models.dsm import Dsm, DsmConfig
 from geodtr.training.models.fusiongan import FusionGan, FusionGanConfig, TwoStream, TwoStreamConfig
+from geodtr.training.models.fusiongan_stage1 import FusionGanStage1, FusionGanStage1Config
 from geodtr.training.models.geodtr.geodtr import GeoDTR, GeoDTRConfig
 from geodtr.training.models.geodtr.geodtr_plus import GeoDTRPlus, GeoDTRPlusConfig
 from geodtr.training.models.l2ltr import L2LTR, L2LTRConfig
@@ -33,6 +34,7 @@ Model = (
     | Cde
     | TwoStream
     | FusionGan
+    | FusionGanStage1
 )
 ModelConfig = (
     GeoDTRConfig
@@ -47,6 +49,7 @@ ModelConfig = (
     | CdeConfig
     | TwoStreamConfig
     | FusionGanConfig
+    | FusionGanStage1Config
 )
 """All models and their configurations, distinguished by `name`."""
 
@@ -63,6 +66,7 @@ _MODELS: Mapping[type[ModelConfig], Callable[[Any, Preprocessing, Preprocessing]
     CdeConfig: Cde,
     TwoStreamConfig: TwoStream,
     FusionGanConfig: FusionGan,
+    FusionGanStage1Config: FusionGanStage1,
 }
 
 _DRAWS = {"normal_", "uniform_", "trunc_normal_", "kaiming_normal_", "kaiming_uniform_", "xavier_uniform_"}

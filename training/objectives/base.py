@@ -1,10 +1,12 @@
 """The interface of an objective: the trainer updates the weights with the gradients that it gives."""
 
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.names import Branch
@@ -46,6 +48,9 @@ class StepInput:
 class Objective(Protocol):
     """What a run trains for."""
 
+    updates: Sequence[str]
+    """Names of the updates of a step, for the log; none where there is one."""
+
     networks: nn.Module
     """Everything that is trained: the model, alone or with networks that its checkpoints leave out."""
 
@@ -67,3 +72,21 @@ def autocast(config: TrainConfig, ranks: Ranks) -> torch.autocast:
     """The arithmetic of the networks; losses and what leads to them from descriptors are float32."""
     half = _HALF.get(config.machine.precision)
     return torch.autocast(ranks.device.type, dtype=half, enabled=half is not None)
+
+
+def taken_for(label: float, logits: Tensor) -> Tensor:
+    """Mean cross-entropy of all patches to `label`: 1 for real, 0 for drawn."""
+    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
+
+
+@contextmanager
+def frozen(*networks: nn.Module) -> Iterator[None]:
+    """Gradients go through `networks`, and none are of their parameters."""
+    learning = [each for network in networks for each in network.parameters() if each.requires_grad]
+    for parameter in learning:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in learning:
+            parameter.requires_grad_(True)

@@ -24,6 +24,8 @@ from geodtr.training.sharpness import climbed
 class Matching:
     """An `Objective` for any model."""
 
+    updates: Sequence[str] = ()
+
     def __init__(self, config: TrainConfig, model: Model, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks
         self.model: Model = model

@@ -5,11 +5,9 @@ ones; what retrieves learns to match the encoder's features as they are; encoder
 pass for real ones and look like the pair's, and to be matched. Source: Toker et al., CVPR 2021, and its release.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
@@ -19,7 +17,7 @@ from geodtr.training.config import TrainConfig
 from geodtr.training.losses.contrastive import soft_margin_triplet
 from geodtr.training.models.cde import Cde, Encoder, SpectralConv
 from geodtr.training.models.cde_synthesis import Decoder, Discriminator
-from geodtr.training.objectives.base import Scale, StepInput, Updates, autocast
+from geodtr.training.objectives.base import Scale, StepInput, Updates, autocast, frozen, taken_for
 from geodtr.training.parallel.branch_threads import BranchThreads
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.parallel.grad_cache import Outputs, backward
@@ -31,6 +29,8 @@ _SMALLEST = 24
 
 class StreetViews:
     """An `Objective` for CDE."""
+
+    updates: Sequence[str] = ("discriminator", "matching", "drawing")
 
     def __init__(self, config: TrainConfig, model: Cde, ranks: Ranks) -> None:
         """Raises ConfigError when the images' sizes or values are none that the decoder draws."""
@@ -78,7 +78,7 @@ class StreetViews:
 
         def judgement(outputs: Outputs) -> Tensor:
             real, fake = outputs
-            return (_taken_for(recipe.real_label, real) + _taken_for(0.0, fake)) / 2
+            return (taken_for(recipe.real_label, real) + taken_for(0.0, fake)) / 2
 
         def matched(outputs: Outputs) -> Tensor:
             self.described = outputs[0].detach(), outputs[1].detach()
@@ -86,12 +86,12 @@ class StreetViews:
 
         def drawing(outputs: Outputs) -> Tensor:
             judged, apart, aerial = outputs
-            passed = _taken_for(recipe.real_label, judged)
+            passed = taken_for(recipe.real_label, judged)
             return passed + recipe.l1_weight * apart.mean() + recipe.matching_weight * match(ground, aerial)
 
         yield update(judge_both, judgement)
         yield update(describe, matched)
-        with _frozen(self._discriminator, model.ground, model.aerial.layout):
+        with frozen(self._discriminator, model.ground, model.aerial.layout):
             with torch.no_grad():
                 ground = torch.cat([self._ranks.gather(self._describe(each["ground"])) for each in images])
             yield update(draw, drawing)
@@ -112,24 +112,6 @@ class StreetViews:
         with autocast(self._config, self._ranks):
             features = self._model.ground.backbone(panoramas)
         return self._model.ground.describe(features.float().flatten(2))
-
-
-def _taken_for(label: float, logits: Tensor) -> Tensor:
-    """Mean cross-entropy of all patches to `label`: 1 for real, 0 for drawn."""
-    return F.binary_cross_entropy_with_logits(logits, torch.full_like(logits, label))
-
-
-@contextmanager
-def _frozen(*networks: nn.Module) -> Iterator[None]:
-    """Gradients go through `networks`, and none are of their parameters."""
-    learning = [each for network in networks for each in network.parameters() if each.requires_grad]
-    for parameter in learning:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for parameter in learning:
-            parameter.requires_grad_(True)
 
 
 def _check(config: TrainConfig) -> None:

@@ -49,7 +49,7 @@ def backward(
     with ExitStack() as stack:
         if not single:
             stack.enter_context(torch.no_grad())
-            stack.enter_context(_frozen_statistics(model))
+            stack.enter_context(frozen_statistics(model))
         parts = [forward(index) for index in range(micro_batches)]
     leaves = tuple(
         torch.cat([ranks.gather(tensor.detach()) for tensor in of_all]).requires_grad_()
@@ -78,7 +78,7 @@ def backpropagate(outputs: Outputs, gradients: Gradients) -> None:
 
 
 @contextmanager
-def _frozen_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_statistics(model: nn.Module) -> Iterator[None]:
     """Stop batch normalisation from updating its running statistics, which would otherwise count rows twice."""
     layers = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     before = [(layer.momentum, layer.num_batches_tracked) for layer in layers]

@@ -18,6 +18,7 @@ from geodtr.training.models.checkpoint import CheckpointInfo, load_checkpoint
 from geodtr.training.models.cvft import CvftConfig
 from geodtr.training.models.dsm import DsmConfig
 from geodtr.training.models.fusiongan import FusionGanConfig, TwoStreamConfig
+from geodtr.training.models.fusiongan_stage1 import FusionGanStage1Config
 from geodtr.training.models.geodtr.geodtr import RESNET34, Backbone
 from geodtr.training.models.geodtr.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
 from geodtr.training.models.importers.fusiongan import read_generator
@@ -89,9 +90,11 @@ def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
     weights = checkpoint.model.state_dict()
     if isinstance(model, TransGeoStage2Config) and not isinstance(checkpoint.info.model, TransGeoStage2Config):
         stage_1 = msgspec.structs.replace(config, model=stage_1_config(model), aerial=first_image(config.aerial))
-        _check_same(checkpoint.info, stage_1)
+        _check_same(checkpoint.info, stage_1.model, stage_1)
         return begin(weights, model, config.aerial)
-    _check_same(checkpoint.info, config)
+    if isinstance(model, FusionGanConfig) and isinstance(checkpoint.info.model, FusionGanStage1Config):
+        model = msgspec.structs.replace(checkpoint.info.model, generator=model.generator)
+    _check_same(checkpoint.info, model, config)
     return weights
 
 
@@ -100,7 +103,8 @@ def _of_generator(config: TrainConfig) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise ConfigError(
             f'recipe.pretrained is "{path}", but the model "fusiongan" draws tiles with a generator that is trained '
-            "already. Name its file: --set recipe.pretrained=generator.safetensors. Or let one learn with the rest: "
+            "already. Name its file: --set recipe.pretrained=generator.safetensors. Or train it (preset "
+            "fusiongan-cvusa-stage1) and name its run: --set recipe.start=RUN. Or let one learn with the rest: "
             "--set model.frozen=false --set recipe.pretrained=none"
         )
     weights, network = read_generator(path), outline(config.model, config.ground, config.aerial)
@@ -109,9 +113,10 @@ def _of_generator(config: TrainConfig) -> Mapping[str, Tensor]:
     return weights
 
 
-def _check_same(info: CheckpointInfo, config: TrainConfig) -> None:
-    for name in ("model", "ground", "aerial"):
-        if getattr(info, name) != getattr(config, name):
+def _check_same(info: CheckpointInfo, model: ModelConfig, config: TrainConfig) -> None:
+    wanted = {"model": model, "ground": config.ground, "aerial": config.aerial}
+    for name, value in wanted.items():
+        if getattr(info, name) != value:
             raise ConfigError(f"The network of recipe.start {config.recipe.start} differs from this run's in {name}.")
 
 
@@ -119,7 +124,9 @@ def _find_pretrained(config: ModelConfig) -> _Pretrained | None:
     """None if the backbone is not the network that there are weights for."""
     from torchvision.models import ConvNeXt_Base_Weights, ConvNeXt_Tiny_Weights, ResNet34_Weights, VGG16_Weights
 
-    if isinstance(config, L2LTRConfig | TransGeoConfig | CvftConfig | DsmConfig | TwoStreamConfig):
+    if isinstance(
+        config, L2LTRConfig | TransGeoConfig | CvftConfig | DsmConfig | TwoStreamConfig | FusionGanStage1Config
+    ):
         return None
     both = ("ground.backbone", "aerial.backbone")
     if isinstance(config, Sample4GeoConfig):

@@ -16,11 +16,13 @@ from geodtr.runtime.files import write_bytes
 from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.recall import recall
 from geodtr.training.config import TrainConfig
-from geodtr.training.data.pair_set import PairSet
+from geodtr.training.data.pair_set import PairSet, Skipped
+from geodtr.training.drawing import measure_drawing
 from geodtr.training.evaluation.evaluate import embed_pairs
-from geodtr.training.listener import Listener, Validation
+from geodtr.training.listener import DrawingValidation, Listener, Validation
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import embedders
+from geodtr.training.models.fusiongan_stage1 import FusionGanStage1
 from geodtr.training.presets.load import encode_config, load_preset
 from geodtr.training.run.interruption import Interruption
 from geodtr.training.run.state import RunState, SavedRun, save_state
@@ -109,7 +111,7 @@ class RunFolder:
         self.validate_if_due()
 
     def validate_if_due(self) -> None:
-        """Measure recall, save the model if it is the best so far, and record that validation is done."""
+        """Measure the model, save it if it is the best so far, and record that validation is done."""
         trainer = self._trainer
         if self._validation_due and self._validation is not None and trainer.ranks.is_rank_zero:
             if self._validate(self._validation):
@@ -128,8 +130,11 @@ class RunFolder:
         )
 
     def _validate(self, validation: PairSet) -> bool:
-        """Whether this is the best model so far, by R@1 with ties counted as misses: a collapsed model must not win."""
-        trainer = self._trainer
+        """Whether this is the best model so far, by R@1 with ties counted as misses: a collapsed model must not win.
+
+        Of a network that draws, by the difference of its tiles to the real ones.
+        """
+        trainer, model = self._trainer, self._trainer.model
 
         def until_interrupted(items: Iterable[T], description: str, total: int | None) -> Iterator[T]:
             del description, total
@@ -138,18 +143,31 @@ class RunFolder:
                     raise self.interrupted()
                 yield item
 
-        descriptors = embed_pairs(embedders(trainer.model), validation, track=until_interrupted)
-        trainer.model.train()
+        if isinstance(model, FusionGanStage1):
+            drawing = measure_drawing(model, validation, self._skip, until_interrupted)
+            model.train()
+            best = self._is_best(-drawing.l1)
+            self._listener.on_drawing(DrawingValidation(self._epoch(), trainer.step, drawing, best))
+            return best
+        descriptors = embed_pairs(embedders(model), validation, track=until_interrupted)
+        model.train()
         for skipped in descriptors.pair_set.skipped:
-            if skipped.path not in self._skipped:
-                self._skipped.add(skipped.path)
-                self._listener.on_skip(skipped)
+            self._skip(skipped)
         ranking = descriptors.ranking()
         measured = recall(ranking)
-        best = self._best is None or measured.pessimistic_at_1 > self._best
-        if best:
-            self._best = measured.pessimistic_at_1
+        best = self._is_best(measured.pessimistic_at_1)
         self._listener.on_validation(Validation(self._epoch(), trainer.step, measured, best, descriptors, ranking))
+        return best
+
+    def _skip(self, skipped: Skipped) -> None:
+        if skipped.path not in self._skipped:
+            self._skipped.add(skipped.path)
+            self._listener.on_skip(skipped)
+
+    def _is_best(self, figure: float) -> bool:
+        best = self._best is None or figure > self._best
+        if best:
+            self._best = figure
         return best
 
     def _epoch(self) -> int:

@@ -26,8 +26,9 @@ _WEIGHTS, _MOMENTS, _MEMORY = "weights/", "optimizer/", "last-descriptors/"
 class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Progress of a run: `step` of `total` steps are done.
 
-    `best` is the highest validated R@1 so far, with ties counted as misses. `validation_due`: the last epoch's weights
-    are not validated yet. `pairs_sha256` is the hash of the list of training pairs.
+    `best` is the highest validated R@1 so far, with ties counted as misses; of a network that draws, its smallest
+    difference to real tiles, negated. `validation_due`: the last epoch's weights are not validated yet.
+    `pairs_sha256` is the hash of the list of training pairs.
     """
 
     step: int

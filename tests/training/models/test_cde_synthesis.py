@@ -337,5 +337,5 @@ def test_what_cannot_be_drawn_is_refused() -> None:
     ):
         with pytest.raises(ConfigError, match=expected):
             trainer_of(setting, "recipe.hardest_from=[[1, 0.1]]")
-    with pytest.raises(ConfigError, match='only the model "cde" does'):
+    with pytest.raises(ConfigError, match='only the models "cde" and "fusiongan-stage1" do'):
         load_preset("world-safa", ["recipe.loss=adversarial"])
