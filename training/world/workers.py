@@ -5,9 +5,10 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing.synchronize import Event
 from typing import TypeVar
 
 from geodtr.runtime.errors import ConfigError, UserError
@@ -15,6 +16,8 @@ from geodtr.runtime.errors import ConfigError, UserError
 J = TypeVar("J")
 R = TypeVar("R")
 
+_STOPS = list[Event]()
+"""In a worker, one: when it is set, no job starts any more."""
 _THREADS = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
@@ -22,16 +25,18 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gen
     """Yield function(job) for each job in order, computed in `workers` processes; with one worker, in this process.
 
     Processes are spawned, so that no lock or thread is copied; `function` and the jobs must be picklable. If the caller
-    stops early or an error is raised, started jobs finish and the others are cancelled, so that nothing is written
-    afterwards. Raises UserError when a process is killed.
+    stops early or an error is raised, started jobs finish and no other starts, so that nothing is written afterwards.
+    Raises UserError when a process is killed.
     """
     if workers == 1:
         yield from map(function, jobs)
         return
-    executor = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _die_with_parent)
+    processes = multiprocessing.get_context("spawn")
+    stopped = processes.Event()  # a job that is queued for a worker can no longer be cancelled
+    executor = ProcessPoolExecutor(workers, processes, _begin, (stopped,))
     try:
         with _inherited_by_workers():
-            futures = [executor.submit(function, job) for job in jobs]
+            futures = [executor.submit(_run, function, job) for job in jobs]
         for future in futures:
             yield future.result()
     except BrokenProcessPool:
@@ -40,6 +45,7 @@ def run_jobs(function: Callable[[J], R], jobs: Sequence[J], workers: int) -> Gen
             'In a script, start the work under `if __name__ == "__main__":`.'
         ) from None
     finally:
+        stopped.set()
         executor.shutdown(cancel_futures=True)
 
 
@@ -73,9 +79,16 @@ def _inherited_by_workers() -> Iterator[None]:
                 os.environ[name] = value
 
 
-def _die_with_parent() -> None:
-    """Exit when the parent is killed; otherwise the worker waits for work forever."""
+def _begin(stopped: Event) -> None:
+    """Start a worker. It exits when the parent is killed; otherwise it waits for work forever."""
+    _STOPS.append(stopped)
     threading.Thread(target=_exit_after_parent, daemon=True).start()
+
+
+def _run(function: Callable[[J], R], job: J) -> R:
+    if any(stop.is_set() for stop in _STOPS):
+        raise CancelledError
+    return function(job)
 
 
 def _exit_after_parent() -> None:
