@@ -5,8 +5,8 @@ python benchmarks/country.py FOLDER --milvus milvus://HOST:PORT/NAME    the same
 
 Builds a gallery of generated descriptors, int8 with their float32 rows, whose tiles lie 187 m apart in rows from west
 to east; FOLDER is kept, and used again where it is complete. Ten million references of 256 numbers need 16 GB of disk.
-Then each figure is measured in a process of its own: opening, a search within 5 km, a search without a prior. A copy
-that was stopped goes on.
+Then each figure is measured in a process of its own: opening, a search within 5 km, a search without a prior, and in a
+folder the second once more with files that are not in the page cache. A copy that was stopped goes on.
 
 Memory is what the process holds at most, as the system counts it (VmHWM): with libraries, and with pages of mapped
 files, without a server. Descriptors as in benchmarks/search.py: mixtures of 64 directions and an individual one. A
@@ -20,7 +20,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
@@ -42,7 +42,9 @@ SIZE, SPACING, TOP = 256, 187.0, 10
 CORNER = (47.3, 5.9)
 BLOCK = 1 << 16
 RADIUS = 5_000.0
-MODES = ("open", "near", "all")
+MODES = {"open": "open", "near": f"within {RADIUS / 1000:g} km", "all": "without a prior"}
+COLD = "cold"
+"""Within the radius of a prior, in files that are not in the page cache."""
 COPIED = 1 << 13
 CHECKED = 1 << 18
 """Rows that are multiplied at once to check a search."""
@@ -83,7 +85,7 @@ def main() -> None:
     parser.add_argument("--milvus", help="Measure a copy in Milvus instead.")
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--measure", choices=MODES, help=argparse.SUPPRESS)
+    parser.add_argument("--measure", choices=[*MODES, COLD], help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.measure:
         place = options.milvus or options.folder
@@ -92,7 +94,7 @@ def main() -> None:
     built = None if complete(options.folder, options.references) else build(options.folder, options.references)
     if options.milvus:
         copy(options.folder, options.milvus)
-    results = [measured_apart(options, mode) for mode in MODES]
+    results = [measured_apart(options, mode) for mode in (*MODES, *([] if options.milvus else [COLD]))]
     if options.json:
         print(json.dumps({"build": built and asdict(built), "results": [asdict(result) for result in results]}))
         return
@@ -198,7 +200,11 @@ def measured_apart(options: argparse.Namespace, mode: str) -> Measured:
 def measure(folder: Path, place: Path | str, mode: str, rounds: int) -> Measured:
     """Search the gallery at `place`, whose references are the folder's."""
     if mode == "open":
-        return figures("open", list(opened(place, rounds)), most_held(), None)
+        return figures(MODES[mode], list(opened(place, rounds)), most_held(), None)
+    if mode == COLD:
+        forget(folder)
+        within = measure(folder, place, "near", rounds)
+        return replace(within, what=f"{within.what}, out of the page cache")
     with open_folder(folder) as gallery, open_gallery(place) as searched:
         targets = np.random.default_rng(1).integers(0, len(gallery), rounds)
         others = Directions(SIZE, 64, None, 2).rows(rounds)
@@ -213,9 +219,15 @@ def measure(folder: Path, place: Path | str, mode: str, rounds: int) -> Measured
             hits = searched.search(query[None], TOP, prior).rows[0]
             seconds.append(time.perf_counter() - began)
             answers.append([int(tile.id.rpartition("/")[2]) for tile in searched.tiles(hits.tolist())])
-        what = f"within {RADIUS / 1000:g} km" if mode == "near" else "without a prior"
         held = most_held()
-        return figures(what, seconds, held, recall(gallery, queries, priors, answers))
+        return figures(MODES[mode], seconds, held, recall(gallery, queries, priors, answers))
+
+
+def forget(folder: Path) -> None:
+    """Let the system drop the files' pages, which no process may have mapped. Their contents are on the disk."""
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def opened(place: Path | str, rounds: int) -> Iterator[float]:

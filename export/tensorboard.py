@@ -35,7 +35,7 @@ class TensorBoard(Listener):
         assert self._writer is not None
         for name, value in (
             ("train/loss", step.loss),
-            *((f"train/loss_{update}", loss) for update, loss in step.losses.items()),
+            *((f"train/loss_{update}", loss) for update, loss in step.losses.items() if len(step.losses) > 1),
             ("train/gradient_norm", step.gradient),
             ("train/learning_rate", step.learning_rate),
             ("speed/pairs_per_second", step.pairs / step.seconds),

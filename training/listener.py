@@ -13,8 +13,8 @@ from geodtr.training.evaluation.evaluate import DescriptorPair
 class Step:
     """One optimiser step. `number` counts from 1 to `total`, `epoch` from 0; `pairs` is the batch size.
 
-    `loss` is the sum of `losses`, by update, where a step has several. `gradient` is the gradient norm before clipping.
-    `seconds` is the duration of the step; `waited` is the part of it spent waiting for images.
+    `losses` are by update. `gradient` is the gradient norm before clipping. `seconds` is the duration of the step;
+    `waited` is the part of it spent waiting for images.
     """
 
     number: int
@@ -22,12 +22,16 @@ class Step:
     epoch: int
     epochs: int
     pairs: int
-    loss: float
     losses: Mapping[str, float]
     gradient: float
     learning_rate: float
     seconds: float
     waited: float
+
+    @property
+    def loss(self) -> float:
+        """The sum of `losses`."""
+        return sum(self.losses.values())
 
     @property
     def ends_epoch(self) -> bool:

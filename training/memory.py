@@ -3,20 +3,17 @@
 Source: PyTorch's hooks on what the backward pass keeps, on its device meta, which computes shapes alone.
 """
 
-from collections.abc import Mapping
 from functools import cache
 
 import torch
 from msgspec import Struct
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.machine import memory_bytes
-from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.config import TrainConfig
-from geodtr.training.models.fusiongan_stage1 import FusionGanStage1
 from geodtr.training.models.registry import ModelConfig, outline
 from geodtr.training.parallel.distributed import Ranks
 
@@ -62,11 +59,6 @@ def _smaller(config: TrainConfig) -> str:
 def _kept(model: ModelConfig, ground: Preprocessing, aerial: Preprocessing, looks: int) -> int:
     """Bytes that the backward pass keeps of one pair, at least, in float32. To trace it takes half a second."""
     network = outline(model, ground, aerial).train()
-    parts: Mapping[Branch, nn.Module] = (
-        {"ground": network.generator}
-        if isinstance(network, FusionGanStage1)
-        else {branch: network.branch(branch) for branch in BRANCHES}
-    )
     own = {_storage(tensor) for tensor in network.state_dict().values()}
     kept: dict[int, tuple[Tensor, int]] = {}
 
@@ -77,7 +69,7 @@ def _kept(model: ModelConfig, ground: Preprocessing, aerial: Preprocessing, look
         return tensor
 
     with saved_tensors_hooks(keep, lambda tensor: tensor):
-        for branch, part in parts.items():
+        for branch, part in network.trained.items():
             height, width, channels = network.specs[branch].preprocessing.shape
             rows = _ROWS * (looks if branch == "ground" else 1)
             images = torch.empty((rows, channels, height, width), device="meta")

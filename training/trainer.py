@@ -62,7 +62,6 @@ class Trainer:
             weight_decay=recipe.weight_decay,
             eps=recipe.epsilon,
         )
-        self.losses: Sequence[float] = ()  # of each update of the last step
         self.memory: LastDescriptors | None = None
         self.scaler = torch.amp.GradScaler(device.type, enabled=machine.precision == "fp16")
 
@@ -83,7 +82,7 @@ class Trainer:
             self.step += 1
             rate = recipe.learning_rate * _rate(self.step - 1, self.total, recipe)
             with self.objective.branches.step():
-                loss, gradient = self.update(batch, rate)
+                losses, gradient = self.update(batch, rate)
             if self.memory is not None and self.objective.described is not None:
                 self.memory.store(rows, *self.objective.described)
             end = time.perf_counter()
@@ -93,8 +92,7 @@ class Trainer:
                 epoch=epoch,
                 epochs=recipe.epochs,
                 pairs=recipe.batch_size,
-                loss=loss,
-                losses=dict(zip(self.objective.updates, self.losses, strict=False)),
+                losses=dict(zip(self.objective.updates, losses, strict=True)),
                 gradient=gradient,
                 learning_rate=rate,
                 seconds=end - begin,
@@ -108,8 +106,8 @@ class Trainer:
             return None
         return draw_views(len(recipe.fields), recipe.heading_error, pairs, generator(recipe.seed, Purpose.VIEWS, epoch))
 
-    def update(self, batch: Sequence[PairBatch], rate: float) -> tuple[float, float]:
-        """Update the weights from the micro-batches in `batch`; return the loss and the gradient norm."""
+    def update(self, batch: Sequence[PairBatch], rate: float) -> tuple[tuple[float, ...], float]:
+        """Update the weights from the micro-batches in `batch`; return each update's loss and the gradient norm."""
         recipe, ranks = self.config.recipe, self.ranks
         # Two views of one tile differ in their layout, and are negatives of each other.
         numbers = [torch.cat([part.tiles * recipe.views + view for view in range(recipe.views)]) for part in batch]
@@ -125,8 +123,7 @@ class Trainer:
                 norms.append(nn.utils.clip_grad_norm_(self.networks.parameters(), recipe.clip_norm).item())
                 self.scaler.step(self.optimizer)
                 self.scaler.update()
-        self.losses = losses
-        return sum(losses), math.hypot(*norms)
+        return tuple(losses), math.hypot(*norms)
 
     def _finite(self, loss: float) -> float:
         if not math.isfinite(loss):

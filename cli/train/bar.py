@@ -103,4 +103,4 @@ def _losses(steps: list[Step]) -> str:
     """Their mean loss, with the mean of each update where a step has several."""
     means = {name: sum(step.losses[name] for step in steps) / len(steps) for name in steps[0].losses}
     parts = ", ".join(f"{name} {mean:.4f}" for name, mean in means.items())
-    return f"loss {sum(step.loss for step in steps) / len(steps):.4f}{f' ({parts})' if parts else ''}"
+    return f"loss {sum(means.values()):.4f}{f' ({parts})' if len(means) > 1 else ''}"

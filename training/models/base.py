@@ -5,7 +5,7 @@ in the registry.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Generic, Protocol, TypeVar, runtime_checkable
 
 import msgspec
@@ -68,9 +68,14 @@ class CrossViewModel(nn.Module, ABC):
         return ground @ aerial.T
 
     @property
+    def trained(self) -> Mapping[Branch, nn.Module]:
+        """What training runs of the images of each branch, normalised [B, 3, H, W]."""
+        return {branch: self.branch(branch) for branch in BRANCHES}
+
+    @property
     def trunks(self) -> list[nn.Module]:
         """The modules with most of the arithmetic; these are worth compiling."""
-        return [self.branch("ground"), self.branch("aerial")]
+        return [*self.trained.values()]
 
 
 class TwoNetworks(CrossViewModel, Generic[M]):

@@ -4,7 +4,7 @@ Source: X-Fork (Regmi and Borji, CVPR 2018), as FusionGAN's release trains it (I
 segmentation, is left out: data sets have none to learn it from. Works on normalised images; losses are out of scope.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import NoReturn
 
@@ -46,8 +46,8 @@ class FusionGanStage1(CrossViewModel):
         )
 
     @property
-    def trunks(self) -> list[nn.Module]:
-        return [self.generator]
+    def trained(self) -> Mapping[Branch, nn.Module]:
+        return {"ground": self.generator}
 
 
 class Discriminator(nn.Sequential):

@@ -49,7 +49,7 @@ class Objective(Protocol):
     """What a run trains for."""
 
     updates: Sequence[str]
-    """Names of the updates of a step, for the log; none where there is one."""
+    """Names of the updates of a step, for the log."""
 
     networks: nn.Module
     """Everything that is trained: the model, alone or with networks that its checkpoints leave out."""

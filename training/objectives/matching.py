@@ -24,7 +24,7 @@ from geodtr.training.sharpness import climbed
 class Matching:
     """An `Objective` for any model."""
 
-    updates: Sequence[str] = ()
+    updates: Sequence[str] = ("matching",)
 
     def __init__(self, config: TrainConfig, model: Model, ranks: Ranks) -> None:
         self.config, self.ranks = config, ranks

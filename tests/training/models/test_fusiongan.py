@@ -267,7 +267,7 @@ def test_the_loss_is_the_release_s_of_both_stages(micro_batch: int) -> None:
     weights = {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
     of_the_streams = [name for name in weights if not name.startswith("fuse.")]
     gradients = torch.autograd.grad(of_streams, [weights[name] for name in of_the_streams])
-    loss, _ = trainer.update(parts, rate=1e-3)
+    (loss,), _ = trainer.update(parts, rate=1e-3)
     assert loss == pytest.approx((expected + of_streams).item(), rel=1e-5)
     # The fusion's loss moves the fusion alone.
     scale = max(gradient.abs().max().item() for gradient in gradients)

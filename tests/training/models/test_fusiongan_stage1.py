@@ -1,5 +1,7 @@
 """FusionGAN's stage 1 trains its generator as the release does, by a second writing, and stage 2 begins with it."""
 
+import re
+import shutil
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,10 +14,12 @@ from conftest import Losses, Outcome, Stop, Stopping
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from geodtr.runtime.errors import ConfigError
+from geodtr.runtime.errors import ConfigError, DataError
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
+from geodtr.training.data.pair_set import Skipped
 from geodtr.training.data.readers.pairs_csv import read_pairs
+from geodtr.training.drawing import measure_drawing
 from geodtr.training.listener import DrawingValidation
 from geodtr.training.loop import resume, train
 from geodtr.training.models.checkpoint import load_checkpoint
@@ -245,6 +249,22 @@ def test_validation_measures_drawn_tiles_and_keeps_the_nearest(run: tuple[Path, 
     wanted = torch.stack([torch.cat(each, dim=1) for each in tiles[:6]]).add(1).mul(127.5)
     sheet = torch.from_numpy(best.sheet).float().view(128, 6, 64, 3).permute(1, 3, 0, 2)
     torch.testing.assert_close(sheet, wanted, rtol=0, atol=0.6)
+
+
+def test_an_unreadable_tile_is_named_and_one_tile_alone_is_refused(
+    run: tuple[Path, Drawings], pairs: Path, tmp_path: Path
+) -> None:
+    model = load_checkpoint(run[0] / "best.safetensors").model
+    assert isinstance(model, FusionGanStage1)
+    folder = shutil.copytree(pairs, tmp_path / "pairs")
+    (folder / "aerial" / "000001.png").write_bytes(b"")
+    skipped = list[Skipped]()
+    measure_drawing(model, read_pairs(folder), skipped.append)
+    assert [each.path for each in skipped] == [folder / "aerial" / "000001.png"]
+    table = folder / "pairs.csv"
+    table.write_text(re.sub(r"aerial/\d+", "aerial/000000", table.read_text()))
+    with pytest.raises(DataError, match="two tiles"):
+        measure_drawing(model, read_pairs(folder), skipped.append)
 
 
 def test_stage_2_begins_with_the_generator(run: tuple[Path, Drawings], pairs: Path, tmp_path: Path) -> None:
