@@ -27,7 +27,7 @@ from geodtr.training.models.registry import outline
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks, join_ranks
 from geodtr.training.pretrained.weights import first_weights
-from geodtr.training.run.folder import RunFolder, pairs_sha256, read_run
+from geodtr.training.run.folder import RunFolder, held, pairs_sha256, read_run
 from geodtr.training.run.interruption import defer_signals
 from geodtr.training.run.pair_order import PairOrder
 from geodtr.training.run.state import SavedRun, is_finished, load_state
@@ -69,6 +69,8 @@ def train(
         `out` is not empty.
     ConfigError
         The pairs do not fill one batch, or would be rolled and are no full panoramas.
+    CheckpointError
+        Another process trains in `out`.
     DataError
         No image can be read.
     ImageError
@@ -82,9 +84,9 @@ def train(
         if ranks.is_rank_zero:
             check_new_folder(out)
         ranks.wait()
-        return _run(
-            _with_imagery(config, pair_set), pair_set, out, validation, None, ranks, track, listener or Listener()
-        )
+        config = _with_imagery(config, pair_set)
+        with held(out, ranks):
+            return _run(config, pair_set, out, validation, None, ranks, track, listener or Listener())
 
 
 def resume(
@@ -97,18 +99,19 @@ def resume(
 ) -> Path:
     """Resume the run in `out`; the result equals an uninterrupted run's. A finished run is left unchanged.
 
-    Raises CheckpointError when `out` holds no run, or was trained on pairs other than `pair_set`.
+    Raises CheckpointError when `out` holds no run, another process trains it, or it was trained on pairs other than
+    `pair_set`.
     """
     config = read_run(out)
-    saved = load_state(out / STATE)
-    if is_finished(saved.state):
-        return out / LAST
-    if saved.state.pairs_sha256 != pairs_sha256(pair_set):
-        raise CheckpointError(
-            f"{pair_set.name} no longer lists the pairs of run {out.name}, or some of its files are missing. Restore "
-            "it, or train again with another --out."
-        )
-    with join_ranks() as ranks:
+    with join_ranks() as ranks, held(out, ranks):
+        saved = load_state(out / STATE)
+        if is_finished(saved.state):
+            return out / LAST
+        if saved.state.pairs_sha256 != pairs_sha256(pair_set):
+            raise CheckpointError(
+                f"{pair_set.name} no longer lists the pairs of run {out.name}, or some of its files are missing. "
+                "Restore it, or train again with another --out."
+            )
         return _run(config, pair_set, out, validation, saved, ranks, track, listener or Listener())
 
 

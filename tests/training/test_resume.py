@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import Losses, Outcome, Stop, Stopping, World
 
+from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.readers.pairs_csv import read_pairs
-from geodtr.training.listener import Validation
+from geodtr.training.listener import Step, Validation
 from geodtr.training.loop import resume, train
 from geodtr.training.presets.load import load_preset
 
@@ -48,6 +49,35 @@ def test_a_crashed_run_repeats_its_losses_to_the_last_digit(
     # It went on from its last save: after every epoch of 3 steps, or every step.
     assert second.losses == losses[7 if "save_minutes" in setting else 6 :]
     assert checkpoint.read_bytes() == model
+
+
+class Rival(Losses):
+    """Tries to resume the run that is being trained."""
+
+    def __init__(self, run: Path, pair_set: PairSet) -> None:
+        super().__init__()
+        self.run, self.pair_set = run, pair_set
+
+    def on_step(self, step: Step) -> None:
+        super().on_step(step)
+        with pytest.raises(CheckpointError, match="another process trains it"):
+            resume(self.run, self.pair_set)
+
+
+def test_a_run_is_trained_by_one_process_at_a_time(
+    few: PairSet, uninterrupted: tuple[list[float], bytes], tmp_path: Path
+) -> None:
+    losses, model = uninterrupted
+    first = Rival(tmp_path / "run", few)
+    assert train(load_preset("world-tiny", SETTINGS), few, tmp_path / "run", listener=first).read_bytes() == model
+    assert first.losses == losses
+    assert resume(tmp_path / "run", few).read_bytes() == model
+
+
+def test_a_training_that_cannot_begin_leaves_no_folder(few: PairSet, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError):
+        train(load_preset("world-tiny", ["recipe.batch_size=64"]), few, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(

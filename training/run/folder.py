@@ -5,6 +5,7 @@ Knows the trainer and its files, but not how pairs form batches.
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
@@ -12,7 +13,7 @@ from typing import TypeVar
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError, UserError
-from geodtr.runtime.files import write_bytes
+from geodtr.runtime.files import locked, write_bytes
 from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.recall import recall
 from geodtr.training.config import TrainConfig
@@ -23,6 +24,7 @@ from geodtr.training.listener import DrawingValidation, Listener, Validation
 from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.fusiongan_stage1 import FusionGanStage1
+from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets.load import encode_config, load_preset
 from geodtr.training.run.interruption import Interruption
 from geodtr.training.run.state import RunState, SavedRun, save_state
@@ -177,6 +179,28 @@ class RunFolder:
 
     def _origin(self) -> str:
         return f"trained on {self._pair_set.name}, {self._epoch() + 1} of {self._trainer.config.recipe.epochs} epochs"
+
+
+@contextmanager
+def held(out: Path, ranks: Ranks) -> Iterator[None]:
+    """Hold the folder `out` against other processes that would write the same files; one that stays empty is removed.
+
+    Raises CheckpointError when another process holds it.
+    """
+    if not ranks.is_rank_zero:
+        yield
+        return
+    new = not out.exists()
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        with locked(out) as lock:
+            if lock == "another's":
+                raise CheckpointError(f"{out} is in use: another process trains it. Stop it, or wait until it ends.")
+            yield
+    finally:
+        if new:
+            with suppress(OSError):  # not empty
+                out.rmdir()
 
 
 def read_run(out: Path) -> TrainConfig:
