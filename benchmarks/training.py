@@ -36,7 +36,7 @@ from geodtr.training.models.registry import build_model
 from geodtr.training.pair_images import PairImages
 from geodtr.training.parallel.distributed import Ranks
 from geodtr.training.presets.load import load_preset
-from geodtr.training.trainer import Trainer
+from geodtr.training.trainer import Trainer, memory_format
 from geodtr.training.world.dataset import WorldSet, write_world
 
 ROUNDS = 5
@@ -115,11 +115,12 @@ def plain_batches(config: TrainConfig, folder: Path, count: int, device: torch.d
     return chain.from_iterable(repeat(loader))
 
 
-def same_batch(config: TrainConfig, device: torch.device) -> Iterator[Sequence[Tensor]]:
-    """Noise in memory, laid out as the trainer lays images out."""
+def same_batch(
+    config: TrainConfig, device: torch.device, layout: torch.memory_format = torch.contiguous_format
+) -> Iterator[Sequence[Tensor]]:
+    """Noise in memory."""
     shapes = [(config.recipe.batch_size, 3, how.height, how.width) for how in (config.ground, config.aerial)]
-    views = [torch.randn(shape, device=device).to(memory_format=torch.channels_last) for shape in shapes]
-    return repeat(views)
+    return repeat([torch.randn(shape, device=device).to(memory_format=layout) for shape in shapes])
 
 
 def plain_loop(
@@ -184,7 +185,7 @@ def main(name: str = "world") -> None:
         loaded = plain_batches(config, work / "plain", size.pairs, device)
         loops: dict[str, Iterator[None]] = {
             "plain": plain_loop(config, loaded, device),
-            "bare": plain_loop(config, same_batch(config, device), device),
+            "bare": plain_loop(config, same_batch(config, device, memory_format(config.machine, device)), device),
         }
         waited: dict[str, list[float]] = {}
         for label, settings in OURS:

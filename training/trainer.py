@@ -15,7 +15,7 @@ from geodtr.runtime.errors import UserError
 from geodtr.runtime.names import Branch
 from geodtr.training.augment.views import DrawnViews, draw_views
 from geodtr.training.augmented import augmented
-from geodtr.training.config import Recipe, TrainConfig
+from geodtr.training.config import Machine, Recipe, TrainConfig
 from geodtr.training.listener import Step
 from geodtr.training.models.cde import Cde
 from geodtr.training.models.fusiongan_stage1 import FusionGanStage1
@@ -46,7 +46,7 @@ class Trainer:
         self.model: Model = build_model(config.model, config.ground, config.aerial)
         share_batch_norm(self.model, ranks)
         simulate_int8(self.model, config.int8)
-        self.memory_format = torch.channels_last if machine.channels_last else torch.contiguous_format
+        self.memory_format = memory_format(machine, device)
         self.objective: Objective = _objective(config, self.model, ranks)
         self.networks = self.objective.networks
         self.networks.to(device).train()
@@ -136,6 +136,16 @@ class Trainer:
     def _augment(self, batch: Sequence[PairBatch]) -> list[dict[Branch, Tensor]]:
         """The images of each micro-batch as the networks take them."""
         return augmented(self.config, batch, self.step, self.ranks, self.objective.branches.map, self.memory_format)
+
+
+def memory_format(machine: Machine, device: torch.device) -> torch.memory_format:
+    """How images and weights lie in memory."""
+    last = machine.channels_last
+    if last is None:
+        # On CPUs with AVX2 alone, gradients of wide convolutions take longer with channels last: oneDNN has fast ones
+        # for AVX-512.
+        last = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
+    return torch.channels_last if last else torch.contiguous_format
 
 
 def _objective(config: TrainConfig, model: Model, ranks: Ranks) -> Objective:

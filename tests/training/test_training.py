@@ -1,5 +1,6 @@
 """Training is reproducible, learns, and refuses what it cannot learn from."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTR, GeoDTRConfig, positions
 from geodtr.training.presets.load import load_preset
-from geodtr.training.trainer import TrainingDiverged
+from geodtr.training.trainer import TrainingDiverged, memory_format
 
 
 @pytest.fixture
@@ -136,16 +137,30 @@ def test_validation_keeps_the_best_epoch(world: World, few: PairSet, tmp_path: P
     assert result.at_1 == max(validation.recall.at_1 for validation in heard.validations)
 
 
-@pytest.mark.parametrize(
-    "setting", [pytest.param("machine.compile=true", marks=pytest.mark.slow), "machine.channels_last=false"]
-)
+@pytest.mark.parametrize("setting", [pytest.param("compile", marks=pytest.mark.slow), "channels_last"])
 def test_what_only_changes_speed_does_not_change_the_model(few: PairSet, tmp_path: Path, setting: str) -> None:
     losses = []
-    for name, settings in (("plain", []), ("other", [setting])):
+    for value in ("false", "true"):
         heard = Losses()
-        train(load_preset("world-tiny", ["recipe.epochs=1", *settings]), few, tmp_path / name, listener=heard)
+        config = load_preset("world-tiny", ["recipe.epochs=1", f"machine.{setting}={value}"])
+        train(config, few, tmp_path / value, listener=heard)
         losses.append(heard.losses)
     np.testing.assert_allclose(losses[1], losses[0], rtol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("cpu", "setting", "wanted"),
+    [
+        ("AVX2", (), torch.contiguous_format),
+        ("AVX512", (), torch.channels_last),
+        ("AVX2", ["machine.channels_last=true"], torch.channels_last),
+    ],
+)
+def test_the_order_in_memory_is_the_faster_one_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, cpu: str, setting: Sequence[str], wanted: torch.memory_format
+) -> None:
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
+    assert memory_format(load_preset("world-tiny", setting).machine, torch.device("cpu")) == wanted
 
 
 def test_unusable_training_and_validation_sets_are_refused_before_the_first_step(
