@@ -1,5 +1,6 @@
 """Commands that bring models in."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +43,9 @@ def import_checkpoint(
     TensorFlow's .index files.
     """
     for file in files:
-        check_file(file, CheckpointError)
+        index = f"{file}.index"  # TensorFlow's own tools take a checkpoint's name without its ending
+        known = os.path.isfile(index)  # noqa: PTH113 (Path.is_file raises at a name that is too long for the disk)
+        check_file(file, CheckpointError, f"Give its index: {index}" if known else "Check the path.")
     if parameters is not None:
         check_file(parameters, CheckpointError, "Check --parameters.")
     if stage_1 is not None:
@@ -55,7 +58,7 @@ def import_checkpoint(
 
     from geodtr.training.models.checkpoint import save_checkpoint
     from geodtr.training.models.importers.base import Network
-    from geodtr.training.models.importers.official import find_parameters, import_official
+    from geodtr.training.models.importers.official import import_official
     from geodtr.training.presets.load import load_preset
 
     check_new_file(out)
@@ -65,7 +68,7 @@ def import_checkpoint(
         network = Network(described.model, described.ground, described.aerial)
     assumed = list[str]()
     first, *more = files
-    model = import_official(first, parameters or find_parameters(first), network, assumed.append, stage_1, more)
+    model = import_official(first, parameters, network, assumed.append, stage_1, more)
     names = ", ".join(file.name for file in files)
     save_checkpoint(out, model, f"official release, {names}", replace=False)
     config: dict[str, object] = msgspec.to_builtins(model.config)

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from geodtr.runtime.errors import ConfigError
+from geodtr.training.models.fusiongan import TwoStreamConfig
 from geodtr.training.models.geodtr.geodtr import GeoDTRConfig
+from geodtr.training.models.geodtr.geodtr_plus import GeoDTRPlusConfig, ResidualConfig
 from geodtr.training.presets import preset_names
 from geodtr.training.presets.load import encode_config, load_preset
 
@@ -59,6 +61,25 @@ def test_a_wrong_setting_is_named_with_the_allowed_values(
         "train", "--preset", "world-tiny", "--data", f"pairs:{tmp_path}", "--out", "run", "--set", setting
     )
     assert expected in message
+
+
+def test_another_kind_of_model_or_backbone_keeps_what_it_has_too() -> None:
+    sizes = ["model.backbone.widths=[8,8,8,16]", "model.backbone.blocks=[1,1,1,1]"]
+    residual = load_preset("world-geodtr-plus", [*sizes, "model.backbone.type=residual"]).model
+    assert isinstance(residual, GeoDTRPlusConfig)
+    assert residual.backbone == ResidualConfig(widths=(8, 8, 8, 16), blocks=(1, 1, 1, 1))
+    assert residual.feed_forward == 128
+    streams = load_preset("world-fusiongan", ["model.name=fusiongan-two-stream"]).model
+    assert streams == TwoStreamConfig(descriptor_size=64, widths=(16, 32, 64, 64, 64), dropout=0.0)
+    with pytest.raises(ConfigError, match="unknown field `generator`"):
+        load_preset("world-fusiongan", ["model.generator=[16, 32]", "model.name=fusiongan-two-stream"])
+
+
+def test_panoramas_of_another_field_of_view_have_another_aspect() -> None:
+    narrow = ["ground.width=128", "ground.imagery.field_of_view=90"]
+    assert load_preset("dsm-cvusa", narrow).ground.imagery.aspect == 1.375
+    assert load_preset("dsm-cvusa", [*narrow, "ground.imagery.aspect=1.5"]).ground.imagery.aspect == 1.5
+    assert load_preset("dsm-cvusa").ground.imagery.aspect == 5.5
 
 
 def test_sizes_that_no_network_takes_are_refused(world: World, tmp_path: Path, refused: Callable[..., str]) -> None:

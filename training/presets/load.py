@@ -1,7 +1,7 @@
 """A training configuration out of a preset and settings, and into TOML."""
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType, UnionType
 from typing import Any, Literal, get_args, get_origin
 
@@ -9,9 +9,11 @@ import msgspec
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.files.documents import DocumentError, decode_toml
+from geodtr.runtime.spec import ANY_IMAGES, Imagery
 from geodtr.training.config import TrainConfig
 from geodtr.training.presets import read_preset
 
+_FIELD, _ASPECT = "ground.imagery.field_of_view", "ground.imagery.aspect"
 _LONGEST = 100
 """Characters of a key that are compared with the settings: the time grows with their square."""
 
@@ -26,7 +28,8 @@ def load_preset(
     name
         Name of a preset, or path of a TOML file.
     settings
-        Overrides as `key=value`, with dotted keys: recipe.epochs=20.
+        Overrides as `key=value`, with dotted keys: recipe.epochs=20. Another field of view of the ground images changes
+        their aspect with it, unless that is set too. Another kind of model, or of backbone, keeps what it has too.
     changes
         Overrides as a mapping, applied after `settings`.
 
@@ -36,20 +39,24 @@ def load_preset(
         A key or value is wrong. The message lists the allowed ones.
     """
     values = read_preset(name)
+    before, keys = _imagery(values), set(changes)
     for setting in settings:
         key, equals, text = setting.partition("=")
         if not equals:
             raise ConfigError(f"{setting!r} is not KEY=VALUE, for example recipe.epochs=20.")
+        keys.add(key.strip())
         try:
             _put(values, key.strip(), _value(text.strip()))
         except DocumentError as error:
             raise ConfigError(f"{setting}: {error}.") from None
     for key, value in changes.items():
         _put(values, key, value)
+    _drop_others(values, keys)
     try:
-        return msgspec.convert(values, type=TrainConfig)
+        config = msgspec.convert(values, type=TrainConfig)
     except msgspec.ValidationError as error:
         raise ConfigError(f"Preset {name}: {_readable(error)}.") from None
+    return _narrowed(config, before) if _FIELD in keys and _ASPECT not in keys else config
 
 
 def check_config(config: TrainConfig) -> TrainConfig:
@@ -63,6 +70,25 @@ def check_config(config: TrainConfig) -> TrainConfig:
 def encode_config(config: TrainConfig) -> bytes:
     """The configuration as TOML, with all defaults written out."""
     return msgspec.toml.encode(config)
+
+
+def _imagery(values: Mapping[str, Any]) -> Imagery:
+    """What the preset states of ground images; where it is not valid, nothing."""
+    ground = values.get("ground")
+    try:
+        return msgspec.convert(ground["imagery"] if isinstance(ground, dict) and "imagery" in ground else {}, Imagery)
+    except msgspec.ValidationError:
+        return ANY_IMAGES
+
+
+def _narrowed(config: TrainConfig, before: Imagery) -> TrainConfig:
+    """The configuration with the aspect of its field of view, where the preset states another one `before`."""
+    imagery = config.ground.imagery
+    if before.aspect is None or before.field_of_view is None or imagery.field_of_view is None:
+        return config
+    aspect = round(before.aspect * imagery.field_of_view / before.field_of_view, 3)
+    imagery = msgspec.structs.replace(imagery, aspect=aspect)
+    return msgspec.structs.replace(config, ground=msgspec.structs.replace(config.ground, imagery=imagery))
 
 
 def _put(values: dict[str, Any], key: str, value: Any) -> None:
@@ -82,10 +108,39 @@ def _put(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
+def _drop_others(values: dict[str, Any], keys: Collection[str]) -> None:
+    """Where `keys` of the settings select another kind of a table, leave out what only the preset's kind has."""
+    for path, kinds in _unions(TrainConfig):
+        tag = kinds[0].__struct_config__.tag_field
+        table: Any = values
+        for part in path.split("."):
+            table = table.get(part) if isinstance(table, dict) else None
+        if f"{path}.{tag}" not in keys or not isinstance(table, dict):
+            continue
+        selected = [kind for kind in kinds if kind.__struct_config__.tag == table[tag]]
+        for name in table.keys() - {tag, *(field for kind in selected for field in kind.__struct_fields__)}:
+            if not any(f"{key}.".startswith(f"{path}.{name}.") for key in keys):
+                del table[name]
+
+
+def _unions(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Sequence[type[msgspec.Struct]]]]:
+    """Tables that are of one of several kinds, by their keys."""
+    for field in msgspec.structs.fields(struct):
+        tables = _tables(field)
+        if len(tables) > 1:
+            yield prefix + field.name, tables
+        for table in tables:
+            yield from _unions(table, f"{prefix}{field.name}.")
+
+
+def _tables(field: msgspec.structs.FieldInfo) -> list[type[msgspec.Struct]]:
+    kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
+    return [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+
+
 def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[tuple[str, Any]]:
     for field in msgspec.structs.fields(struct):
-        kinds = get_args(field.type) if isinstance(field.type, UnionType) else (field.type,)
-        tables = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
+        tables = _tables(field)
         if not tables:
             yield prefix + field.name, field.type
         if len(tables) > 1:  # a value selects one of them

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,19 @@ def test_tensors_that_share_their_numbers_do_not_fill_a_larger_network(
     torch.save({"model_state_dict": {**official, **many}}, tmp_path / "m.pth")
     with pytest.raises(CheckpointError, match=r"1,0\d\d,\d\d\d,\d\d\d bytes"):
         import_official(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize("name", ["released.tar", "released.tar.gz", "released.pth.tar", "released.zip"])
+def test_an_archive_of_files_is_to_be_unpacked(tmp_path: Path, refused: Callable[..., str], name: str) -> None:
+    torch.save({"model_state_dict": {}}, tmp_path / "m.pth")
+    if name.endswith("zip"):
+        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
+            archive.write(tmp_path / "m.pth", "m.pth")
+    else:
+        with tarfile.open(tmp_path / name, "w:gz" if name.endswith("gz") else "w") as packed:
+            packed.add(tmp_path / "m.pth", "m.pth")
+    message = refused("import-checkpoint", tmp_path / name, "--out", tmp_path / "m.safetensors")
+    assert f"{name} is an archive of files. Unpack it" in message
 
 
 def test_an_archive_that_unpacks_to_more_than_its_size_is_refused_unread(

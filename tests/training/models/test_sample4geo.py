@@ -141,7 +141,8 @@ def test_sizes_that_no_file_records_are_asked_for_by_name(
     weights = Sample4Geo(small, GROUND, AERIAL).state_dict()
     torch.save(_timm_names(weights), tmp_path / "small.pth")
     message = refused("import-checkpoint", tmp_path / "small.pth", "--out", tmp_path / "a.safetensors")
-    assert "--preset sample4geo-cvusa" in message
+    for data_set in ("cvusa", "vigor", "university"):
+        assert f"--preset sample4geo-{data_set}" in message
     assert '--set "model.widths=[8, 16]" --set "model.blocks=[1, 1]"' in message
     options = ("--preset", "sample4geo-vigor", "--set", "model.widths=[8, 16]", "--set", "model.blocks=[1, 1]")
     named = cli("import-checkpoint", tmp_path / "small.pth", *options, "--out", tmp_path / "b.safetensors")

@@ -1,5 +1,6 @@
 """Checkpoints that TensorFlow 1 wrote are read without it, and without executing code."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -65,3 +66,10 @@ def test_the_other_files_of_a_checkpoint_name_the_index(tmp_path: Path, name: st
     (tmp_path / "model.ckpt.meta").write_bytes(b"graph")
     with pytest.raises(CheckpointError, match=r"Give its index: .*model\.ckpt\.index"):
         read_weights(tmp_path / name)
+
+
+def test_a_checkpoint_s_name_without_an_ending_names_the_index(tmp_path: Path, refused: Callable[..., str]) -> None:
+    save_tensorflow(tmp_path / "model.ckpt", {"a": np.ones(3, np.float32)})
+    message = refused("import-checkpoint", tmp_path / "model.ckpt", "--out", tmp_path / "m.safetensors")
+    assert message.rstrip().endswith("model.ckpt.index")
+    assert "model.ckpt is not a file. Give its index" in message

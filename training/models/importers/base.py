@@ -2,7 +2,7 @@
 
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
@@ -41,7 +41,8 @@ class Importer(ABC):
     """One release.
 
     `title` is the model's name in messages, `config` its configuration, `marks` what one of a file's keys begins with.
-    `renames` turn the release's names into this project's. `in_files`: a network may be in several files.
+    `renames` turn the release's names into this project's. `in_files`: a network may be in several files. `parameters`:
+    what describes the network in the release's JSON of training options, by its names; None where it writes none.
     """
 
     title: str
@@ -49,6 +50,7 @@ class Importer(ABC):
     marks: tuple[str, ...]
     renames: Sequence[tuple[re.Pattern[str], str]] = ()
     in_files: bool = False
+    parameters: type[msgspec.Struct] | None = None
 
     def rename(self, name: str) -> str:
         """A release's name, without `module.` -> this project's: all `renames` in order."""
@@ -63,6 +65,11 @@ class Importer(ABC):
         `parameters` is the release's JSON of training options. `notice` is called with what had to be assumed. Raises
         CheckpointError when the two contradict each other, or the tensors are none of this model's.
         """
+
+    def stated(self, network: Network) -> Mapping[str, object]:
+        """The `parameters` with which the release would have trained `network`, but for those that it does not tell."""
+        del network
+        return {}
 
     def refuse(self, tensors: Tensors, network: Network | None, path: Path) -> None:
         """Raise CheckpointError for weights of a variant that is not supported, which `network` does not describe."""
@@ -96,24 +103,50 @@ def read_parameters(file: Path | None, kind: type[P]) -> P:
         raise CheckpointError(f"{file} does not hold training options as JSON: {error}. Check --parameters.") from None
 
 
-def check_stated(options: msgspec.Struct, inferred: Mapping[str, object], path: Path) -> None:
+def check_weights(options: msgspec.Struct, inferred: Mapping[str, object], path: Path) -> None:
     """Raise CheckpointError when one of the `options` has another value than the weights."""
-    for name, value in inferred.items():
+    for name, stated, value in _contradictions(options, inferred):
+        raise CheckpointError(
+            f"The parameters of {path} have {name} = {stated}, but its weights have {value}: the files do not match. "
+            "Give the right file with --parameters."
+        )
+
+
+def check_preset(options: msgspec.Struct, described: Mapping[str, object], file: Path) -> None:
+    """Raise CheckpointError when one of the `options` in `file` has another value than a preset."""
+    for name, stated, value in _contradictions(options, described):
+        raise CheckpointError(
+            f"{file} has {name} = {stated}, and the preset {value}. Change the preset by --set, or leave --preset out; "
+            "if the file belongs to another checkpoint, move it away."
+        )
+
+
+def _contradictions(options: msgspec.Struct, network: Mapping[str, object]) -> Iterator[tuple[str, object, object]]:
+    """Name, what the options have, and what the network has."""
+    for name, value in network.items():
         stated = getattr(options, name)
         if stated not in (None, value):
-            raise CheckpointError(
-                f"The parameters of {path} have {name} = {stated}, but its weights have {value}: the files do not "
-                "match. Give the right file with --parameters."
+            yield name, stated, value
+
+
+def settings_of(config: msgspec.Struct, default: msgspec.Struct, of: str = "model") -> str:
+    """The options that make a preset's `default` network, or input `of` a branch, the one of `config`; empty if it is.
+
+    Where both are of different kinds, their tag is an option, too.
+    """
+    tag, kind = config.__struct_config__, type(config)
+    options = "" if isinstance(default, kind) else f' --set "{of}.{tag.tag_field}={tag.tag}"'
+    default = default if isinstance(default, kind) else kind()
+    for name in config.__struct_fields__:
+        value = getattr(config, name)
+        if isinstance(value, msgspec.Struct):
+            options += settings_of(value, getattr(default, name), f"{of}.{name}")
+        elif value != getattr(default, name):
+            shown = (
+                list(value) if isinstance(value, tuple) else str(value).lower() if isinstance(value, bool) else value
             )
-
-
-def settings_of(config: msgspec.Struct, default: msgspec.Struct) -> str:
-    """The options that make a preset's `default` network the one of `config`; empty if it is."""
-    return "".join(
-        f' --set "model.{name}={list(value) if isinstance(value, tuple) else value}"'
-        for name in config.__struct_fields__
-        if (value := getattr(config, name)) != getattr(default, name)
-    )
+            options += f' --set "{of}.{name}={shown}"'
+    return options
 
 
 def require(tensors: Tensors, wanted: Mapping[str, int], path: Path, title: str) -> None:

@@ -5,6 +5,7 @@ heads.
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +20,7 @@ from geodtr.training.models.importers.base import (
     Network,
     Notice,
     Tensors,
-    check_stated,
+    check_weights,
     count,
     first_size,
     match_input,
@@ -46,13 +47,18 @@ B = TypeVar("B", bound=BackboneConfig)
 
 
 class _Parameters(msgspec.Struct, frozen=True):
-    """The release's training options that describe the network, by the release's names; others are ignored."""
+    """The release's training options that describe the network, by the release's names; others are ignored.
+
+    `pt`: whether tiles are polar-transformed; the script's help states the opposite.
+    """
 
     n_des: Count | None = None
     TR_heads: Count | None = None
     TR_layers: Count | None = None
     TR_dim: Count | None = None
     dropout: Share | None = None
+    pt: bool | None = None
+    dataset: str | None = None
 
 
 class GeoDTRImporter(Importer):
@@ -62,9 +68,9 @@ class GeoDTRImporter(Importer):
     config = GeoDTRConfig
     marks = ("ge_grd.", "ge_sat.")
     renames = _RENAMES
+    parameters = _Parameters
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
-        del notice  # nothing is assumed
         options = read_parameters(parameters, _Parameters)
         wanted = {"ground.layout.w1": 3, "aerial.layout.w1": 3, "ground.layout.encoder.layers.0.linear1.weight": 2}
         require(tensors, wanted, path, self.title)
@@ -77,17 +83,40 @@ class GeoDTRImporter(Importer):
             feed_forward=tensors["ground.layout.encoder.layers.0.linear1.weight"].shape[0],
             dropout=defaults.dropout if options.dropout is None else options.dropout,
         )
-        inferred = {"n_des": config.descriptors, "TR_layers": config.layers, "TR_dim": config.feed_forward}
-        check_stated(options, inferred, path)
-
         count_positions = partial(positions, config.backbone)
         ground, aerial = (tensors[f"{branch}.layout.w1"].shape[0] for branch in ("ground", "aerial"))
-        return Network(
+        network = Network(
             config,
-            match_input(ground, (GROUND,), count_positions, path),
+            panoramas_of(options.dataset, match_input(ground, (GROUND,), count_positions, path), notice),
             match_input(aerial, (AERIAL_POLAR, AERIAL_SQUARE), count_positions, path),
             unknown=_unknown_heads(parameters, path) if options.TR_heads is None else None,
         )
+        check_weights(options, self.stated(network), path)
+        return network
+
+    def stated(self, network: Network) -> Mapping[str, object]:
+        config = network.config
+        assert isinstance(config, GeoDTRConfig), "the caller compares the kinds"
+        return {
+            "n_des": config.descriptors,
+            "TR_heads": config.heads,
+            "TR_layers": config.layers,
+            "TR_dim": config.feed_forward,
+            "pt": network.aerial.polar,
+        }
+
+
+def panoramas_of(dataset: str | None, ground: Preprocessing, notice: Notice) -> Preprocessing:
+    """`ground` for the panoramas of the release's `dataset`: of CVACT's, it cuts the sky and the street off."""
+    if dataset is None:
+        notice(
+            "the file does not tell of which data set it is: whole panoramas, as CVUSA's, were assumed. For CVACT's: "
+            '--parameters FILE.json, with "dataset": "CVACT" in it'
+        )
+    if dataset != "CVACT":
+        return ground
+    imagery = msgspec.structs.replace(ground.imagery, aspect=2.0)
+    return msgspec.structs.replace(ground, rows=(0.25, 0.75), resize="area", imagery=imagery)
 
 
 def _unknown_heads(parameters: Path | None, path: Path) -> str:

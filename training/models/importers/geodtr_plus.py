@@ -5,6 +5,7 @@ what makes a layout descriptor of it; the release's JSON of training options doe
 """
 
 import re
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -20,14 +21,15 @@ from geodtr.training.models.importers.base import (
     Network,
     Notice,
     Tensors,
-    check_stated,
+    check_weights,
     count,
     first_size,
     match_input,
     read_parameters,
     require,
+    settings_of,
 )
-from geodtr.training.models.importers.geodtr import residual_stages
+from geodtr.training.models.importers.geodtr import panoramas_of, residual_stages
 from geodtr.training.models.registry import ModelConfig
 
 
@@ -35,7 +37,8 @@ def _input(height: int, width: int, polar: bool = False, imagery: Imagery = ANY_
     return Preprocessing(height=height, width=width, polar=polar, mean=IMAGENET_MEAN, std=IMAGENET_STD, imagery=imagery)
 
 
-GROUND, VIGOR_GROUND = _input(122, 671, imagery=PANORAMAS), _input(320, 640, imagery=PANORAMAS)
+GROUND = _input(122, 671, imagery=PANORAMAS)
+VIGOR_GROUND = _input(320, 640, imagery=msgspec.structs.replace(PANORAMAS, aspect=2.0))
 AERIAL_POLAR, AERIAL_SQUARE, VIGOR_AERIAL = _input(122, 671, polar=True), _input(256, 256), _input(320, 320)
 
 _RENAMES = (
@@ -62,6 +65,7 @@ class _Parameters(msgspec.Struct, frozen=True):
     normalize: bool | None = None
     orthogonalize: bool | None = None
     no_polar: bool | None = None
+    dataset: str | None = None
 
 
 class GeoDTRPlusImporter(Importer):
@@ -71,9 +75,9 @@ class GeoDTRPlusImporter(Importer):
     config = GeoDTRPlusConfig
     marks = ("GLE_grd.", "GLE_sat.")
     renames = _RENAMES
+    parameters = _Parameters
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
-        del notice  # nothing is assumed
         options = read_parameters(parameters, _Parameters)
         require(tensors, {"ground.layout.w1": 3, "aerial.layout.w1": 3}, path, self.title)
         defaults = GeoDTRPlusConfig()
@@ -96,17 +100,29 @@ class GeoDTRPlusImporter(Importer):
                 ("aerial", (AERIAL_POLAR, AERIAL_SQUARE, VIGOR_AERIAL)),
             )
         )
-        inferred: dict[str, object] = {
+        if ground != VIGOR_GROUND:
+            ground = panoramas_of(options.dataset, ground, notice)
+        network = Network(config, ground, aerial, unknown=_unknown(options, config, (ground, aerial), parameters, path))
+        check_weights(options, self.stated(network), path)
+        return network
+
+    def stated(self, network: Network) -> Mapping[str, object]:
+        config = network.config
+        assert isinstance(config, GeoDTRPlusConfig), "the caller compares the kinds"
+        stated: dict[str, object] = {
             "descriptors": config.descriptors,
             "TR_layers": config.layers,
-            "backbone": "convnext" if convnext else "resnet",
+            "backbone": "convnext" if isinstance(config.backbone, ConvNextConfig) else "resnet",
+            "bottleneck": config.bottleneck,
+            "normalize": config.mask != "sigmoid",
         }
         if config.layers:
-            inferred["TR_dim"] = config.feed_forward
-        if (ground, aerial) != (VIGOR_GROUND, VIGOR_AERIAL):  # VIGOR's runs never use polar tiles
-            inferred["no_polar"] = not aerial.polar
-        check_stated(options, inferred, path)
-        return Network(config, ground, aerial, unknown=_unknown(options, parameters, path))
+            stated |= {"TR_dim": config.feed_forward, "TR_heads": config.heads}
+        if config.mask != "sigmoid":  # the release ignores it otherwise
+            stated["orthogonalize"] = config.mask == "orthogonal"
+        if network.ground.shape != VIGOR_GROUND.shape:  # VIGOR's runs never use polar tiles, and do not record it
+            stated["no_polar"] = not network.aerial.polar
+        return stated
 
     def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
         """The release keeps a bottleneck's weights where it has none."""
@@ -115,15 +131,29 @@ class GeoDTRPlusImporter(Importer):
         return {name: tensor for name, tensor in tensors.items() if not _BOTTLENECK.fullmatch(name)}
 
 
-def _unknown(options: _Parameters, parameters: Path | None, path: Path) -> str | None:
-    names = [name for name in ("TR_heads", "bottleneck", "normalize") if getattr(options, name) is None]
+def _unknown(
+    options: _Parameters,
+    config: GeoDTRPlusConfig,
+    inputs: tuple[Preprocessing, Preprocessing],
+    parameters: Path | None,
+    path: Path,
+) -> str | None:
+    needed = ("TR_heads", "bottleneck", "normalize") if config.layers else ("bottleneck", "normalize")
+    names = [name for name in needed if getattr(options, name) is None]
     if not names:
         return None
+    default = msgspec.structs.replace(
+        GeoDTRPlusConfig(), heads=config.heads, bottleneck=config.bottleneck, mask=config.mask
+    )
+    ground, aerial = inputs
     return (
         f"{', '.join(names)} of {path} are unknown: weights do not record them, and "
         + (f"{parameters} does not." if parameters else "no *parameter.json is beside it or one folder up.")
         + " Name the release's JSON with --parameters, or the network: --preset geodtr-plus-cvusa --set "
-        "model.heads=4 --set model.bottleneck=true --set model.mask=sigmoid"
+        f"model.heads={config.heads} --set model.bottleneck={str(config.bottleneck).lower()} --set "
+        f"model.mask={config.mask}{settings_of(config, default)}"
+        + settings_of(ground, GROUND, "ground")
+        + settings_of(aerial, AERIAL_POLAR, "aerial")
     )
 
 

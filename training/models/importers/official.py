@@ -13,7 +13,7 @@ from torch import Tensor
 from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.names import BRANCHES
 from geodtr.training.models.checkpoint import check_fits, fill_strictly
-from geodtr.training.models.importers.base import Importer, Network, Notice
+from geodtr.training.models.importers.base import Importer, Network, Notice, check_preset, read_parameters
 from geodtr.training.models.importers.cde import CdeImporter
 from geodtr.training.models.importers.cvft import CvftImporter
 from geodtr.training.models.importers.dsm import DsmImporter
@@ -57,7 +57,7 @@ def import_official(
     Parameters
     ----------
     parameters
-        The release's JSON of training options (see `find_parameters`).
+        The release's JSON of training options; by default the one that `find_parameters` finds.
     network
         The network that the file belongs to, where neither shapes nor parameters tell; without it, it is inferred.
     notice
@@ -76,16 +76,24 @@ def import_official(
     importer = _recognise(tensors, path)
     if more and not importer.in_files:
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}, which is one file. Leave out {more[0]}.")
+    if parameters is not None and importer.parameters is None:
+        raise CheckpointError(
+            f"{path} is a checkpoint of {importer.title}, whose release writes no training options: nothing in "
+            f"{parameters} is read. Leave --parameters out."
+        )
+    parameters = parameters or find_parameters(path)
     tensors = {importer.rename(name): tensor for name, tensor in tensors.items()}
     if network is not None and not isinstance(network.config, importer.config):
         raise CheckpointError(f"{path} is a checkpoint of {importer.title}; the preset describes another model.")
     importer.refuse(tensors, network, path)
-    network = network or importer.infer(tensors, parameters, path, notice)
+    described, network = network, network or importer.infer(tensors, parameters, path, notice)
     converted = {**importer.convert(tensors, network.config), **_first_stage(importer, network, stage_1, path)}
     shapes = {name: tensor.shape for name, tensor in converted.items()}
     check_fits(network.config, network.ground, network.aerial, shapes, path)
     model = build_model(network.config, network.ground, network.aerial)
     fill_strictly(model, converted, path)
+    if described is not None and parameters is not None and importer.parameters is not None:
+        check_preset(read_parameters(parameters, importer.parameters), importer.stated(described), parameters)
     if network.unknown is not None:  # last: a wrong key or parameter is the better message
         raise CheckpointError(network.unknown)
     return model.eval()

@@ -5,6 +5,7 @@ checkpoints of the original release hold another network.
 """
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -15,13 +16,14 @@ from geodtr.training.models.importers.base import (
     Network,
     Notice,
     Tensors,
-    check_stated,
+    check_weights,
     first_size,
     match_input,
     read_parameters,
     require,
+    settings_of,
 )
-from geodtr.training.models.importers.geodtr import AERIAL_POLAR, AERIAL_SQUARE, GROUND
+from geodtr.training.models.importers.geodtr import AERIAL_POLAR, AERIAL_SQUARE, GROUND, panoramas_of
 from geodtr.training.models.safa import SafaConfig, positions
 
 _RENAMES = (
@@ -38,6 +40,7 @@ class _Parameters(msgspec.Struct, frozen=True):
 
     SAFA_heads: Count | None = None
     no_polar: bool | None = None
+    dataset: str | None = None
 
 
 class SafaImporter(Importer):
@@ -47,6 +50,7 @@ class SafaImporter(Importer):
     config = SafaConfig
     marks = ("spatial_aware_grd.", "spatial_aware_sat.")
     renames = _RENAMES
+    parameters = _Parameters
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
         options = read_parameters(parameters, _Parameters)
@@ -59,10 +63,16 @@ class SafaImporter(Importer):
         )
         ground = match_input(tensors["ground.layout.w1"].shape[0], (GROUND,), positions, path)
         aerial = match_input(tensors["aerial.layout.w1"].shape[0], (AERIAL_POLAR, AERIAL_SQUARE), positions, path)
-        check_stated(options, {"SAFA_heads": config.descriptors, "no_polar": not aerial.polar}, path)
+        network = Network(config, panoramas_of(options.dataset, ground, notice), aerial)
+        check_weights(options, self.stated(network), path)
+        like_this = settings_of(config, SafaConfig()) + settings_of(network.ground, GROUND, "ground")
         notice(
             "the file does not tell how pixels were normalised: mean and std 0.5 were assumed. For ImageNet's: "
             '--preset safa-cvusa --set "ground.mean=[0.485, 0.456, 0.406]" --set "ground.std=[0.229, 0.224, 0.225]", '
-            "and the same for aerial"
+            f"and the same for aerial{like_this}{settings_of(aerial, AERIAL_POLAR, 'aerial')}"
         )
-        return Network(config, ground, aerial)
+        return network
+
+    def stated(self, network: Network) -> Mapping[str, object]:
+        assert isinstance(network.config, SafaConfig), "the caller compares the kinds"
+        return {"SAFA_heads": network.config.descriptors, "no_polar": not network.aerial.polar}

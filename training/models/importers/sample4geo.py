@@ -53,7 +53,7 @@ class Sample4GeoImporter(Importer):
         )
         unknown = (
             f"{path} is a checkpoint of Sample4Geo, which does not record the size of its images. Name it: --preset "
-            "sample4geo-cvusa (for CVUSA and CVACT) or --preset sample4geo-vigor"
+            "sample4geo-cvusa (for CVUSA and CVACT), --preset sample4geo-vigor or --preset sample4geo-university"
             + settings_of(config, Sample4GeoConfig())
         )
         return Network(config, GROUND, AERIAL, unknown=unknown)

@@ -4,6 +4,7 @@ Executes no code in them. Memory is bounded by the file's own size, not by the s
 """
 
 import pickle
+import tarfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -91,11 +92,17 @@ def _strange(tensor: Tensor) -> str | None:
 
 def _check_archive(path: Path) -> None:
     """PyTorch packs its archives without compression, so the parts of one are never larger than the whole."""
+    unpack = f"{path} is an archive of files. Unpack it, and give the checkpoint in it:"
+    if tarfile.is_tarfile(path):
+        raise CheckpointError(f"{unpack} tar -xf {path}")
     with path.open("rb") as file:
         if file.read(len(_ARCHIVE)) != _ARCHIVE:
             return
     with zipfile.ZipFile(path) as archive:
-        unpacked, size = sum(entry.file_size for entry in archive.infolist()), path.stat().st_size
+        entries = archive.infolist()
+        unpacked, size = sum(entry.file_size for entry in entries), path.stat().st_size
+    if not any(entry.filename.endswith("data.pkl") for entry in entries):
+        raise CheckpointError(f"{unpack} unzip {path}")
     if unpacked > size:
         raise CheckpointError(
             f"{path} unpacks to {unpacked:,} bytes from {size:,}. PyTorch does not compress: save it again with "
