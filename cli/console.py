@@ -248,6 +248,15 @@ def recall_cells(of: "Recall") -> list[str]:
     return ["-" if share is None else percent(share) for share in of.telling]
 
 
+def warn_of_doubt(what: str, doubt: str | None) -> None:
+    """Say that the model was made for other images than `what` has, if it was."""
+    if doubt is not None:
+        warn(
+            f"{what}: {doubt}. The images were taken as they are. --rows FROM,TO keeps some rows of "
+            "panoramas, --fov cuts them to a field of view."
+        )
+
+
 def warn_of_collapse(what: str, of: "Recall") -> None:
     """Say why the recall of `what` is not to be trusted, if it is not."""
     if of.collapsed:

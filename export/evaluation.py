@@ -12,7 +12,7 @@ from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.spec import KINDS, read_test_set
 from geodtr.training.data.views import ALL, Views
 from geodtr.training.evaluation.distance import Distance, measure_distance
-from geodtr.training.evaluation.evaluate import embed_pairs
+from geodtr.training.evaluation.evaluate import doubt, embed_pairs
 from geodtr.training.evaluation.published import Published, published
 from geodtr.training.evaluation.transfer import Area, DataName, area
 
@@ -24,6 +24,7 @@ class Result:
     """One model on one data set: a ranking by each way of counting, and the rows of papers on the same data.
 
     `name` is of the original data, `label` for a table, `data` in full; `skipped` are its files that could not be used.
+    `doubt` is why the ground images may be none that the model was trained on.
     `average_precision` is of the ways in `rankings`, and `distance` of the first, where papers on such data report
     them. `sheet` holds some queries with what was found, where they were asked for.
     """
@@ -36,6 +37,7 @@ class Result:
     distance: Distance | None
     published: tuple[Published, ...]
     skipped: tuple[Skipped, ...]
+    doubt: str | None
     sheet: tuple[SheetRow, ...]
 
     @property
@@ -90,7 +92,7 @@ def _evaluate(
     precise = bool(KINDS[name.kind].average_precision)
     polar = model.embedders.aerial.spec.preprocessing.polar
     # Papers' rows are of full, aligned panoramas.
-    compared = DataName.of_training(trained_on).kind if trained_on and pair_set.views.as_they_are else None
+    compared = DataName.of_training(trained_on).kind if trained_on and pair_set.views.full else None
     shown = (
         retrieved(descriptors, ways[0], rankings[ways[0].name], name.label, queries, _SHEET_TILES) if queries else ()
     )
@@ -103,5 +105,6 @@ def _evaluate(
         distance=measure_distance(descriptors, ways[0], name.kind),
         published=published(compared, name.kind, name.split, polar=polar) if compared else (),
         skipped=descriptors.pair_set.skipped,
+        doubt=doubt(pair_set, model.embedders.ground.spec),
         sheet=tuple(shown),
     )

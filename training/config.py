@@ -150,7 +150,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         Arithmetic of the backbone; weights, losses and the optimiser stay float32. On a GPU, "float32" leaves
         convolutions in TF32, PyTorch's default; validation and parity compute without it.
     channels_last, compile
-        Change only the speed, up to rounding. `channels_last` None: as is faster on this machine.
+        Change only the speed, up to rounding. `channels_last` "auto": as is faster on this machine.
     cache_gb
         Memory for decoded images, in GB. If both views of all pairs fit, each image is decoded once, else every epoch.
     save_minutes
@@ -158,7 +158,7 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """
 
     precision: Literal["float32", "bf16", "fp16"] = "float32"
-    channels_last: bool | None = None
+    channels_last: bool | Literal["auto"] = "auto"
     compile: bool = False
     cache_gb: NotNegative = 4.0
     save_minutes: Positive = 10.0

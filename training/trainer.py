@@ -141,7 +141,7 @@ class Trainer:
 def memory_format(machine: Machine, device: torch.device) -> torch.memory_format:
     """How images and weights lie in memory."""
     last = machine.channels_last
-    if last is None:
+    if last == "auto":
         # On CPUs with AVX2 alone, gradients of wide convolutions take longer with channels last: oneDNN has fast ones
         # for AVX-512.
         last = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"

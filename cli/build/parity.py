@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from geodtr.cli.build.parity_tables import show_parity
-from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, track, warn
+from geodtr.cli.console import EXIT_CODES, messages, report_skipped, show_json, track, warn, warn_of_doubt
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import AsJson, Limit, Spec, argument, flag
 from geodtr.cli.view_options import PANEL, ViewOptions, views_of
@@ -92,6 +92,7 @@ def parity(
     from geodtr.export.report import check_report, write_report
     from geodtr.runtime.bundle import open_bundle
     from geodtr.training.data.spec import read_test_set
+    from geodtr.training.evaluation.evaluate import doubt
 
     gates = Gates(
         _by_precision(max_drop, "points", 100, example=0.5),
@@ -105,7 +106,9 @@ def parity(
     pair_set = read_test_set(data, limit).seen(views_of(given))
     bundles = [open_bundle(path) for path in candidates]
     models = [open_model(bundle.path) for bundle in bundles]
-    result = compare(open_model(reference), models, pair_set, gates=gates, stages=stages, layers=layers, track=track)
+    compared = open_model(reference)
+    warn_of_doubt(pair_set.name, doubt(pair_set, compared.embedders.ground.spec))
+    result = compare(compared, models, pair_set, gates=gates, stages=stages, layers=layers, track=track)
     report_skipped(result.figures.data, result.figures.skipped)
     if as_json:
         show_json(result.figures)

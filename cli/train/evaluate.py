@@ -16,6 +16,7 @@ from geodtr.cli.console import (
     track,
     warn,
     warn_of_collapse,
+    warn_of_doubt,
 )
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, AsJson, Limit, ModelPath, Spec, argument, flag, out_option
@@ -75,6 +76,7 @@ def evaluate(
     )
     for result in results:
         report_skipped(result.data, result.skipped)
+        warn_of_doubt(result.data, result.doubt)
     if curve is not None:
         _draw_curve(results, model.resolve().name, curve)
     if sheet is not None:
@@ -101,6 +103,7 @@ def _document(result: "Result") -> dict[str, object]:
         "data": result.data,
         "area": result.area,
         "skipped": len(result.skipped),
+        "doubt": result.doubt,
         "kind": result.name.kind,
         "split": result.name.split,
         "recall": {counting: asdict(measured) for counting, measured in result.recalls.items()},

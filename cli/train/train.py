@@ -29,7 +29,7 @@ Data = Annotated[
 Validation = Annotated[str | None, flag("--validation SPEC", "Pairs that select the best epoch.", show_default="none")]
 
 
-@with_options({PANEL: (ViewOptions,)}, leave_out=("view_seed",))
+@with_options({PANEL: (ViewOptions,)}, leave_out=("rows", "view_seed"))
 def train(
     out: Annotated[Path, out_option("Folder of the run; must be new or empty.")],
     data: Data = None,

@@ -28,11 +28,17 @@ DSM_SEED = 2019
 @dataclass(frozen=True, slots=True)
 class View:
     """What is seen of one panorama: `field_of_view` in degrees, after a roll to the right by `roll`, a share of a full
-    turn below 1; None where the heading is known: then the middle of the view looks north.
+    turn below 1; None where the heading is known: then the middle of the view looks north. `rows` as in `Views`.
     """
 
     field_of_view: float
     roll: float | None = None
+    rows: tuple[float, float] | None = None
+
+    @property
+    def turned(self) -> bool:
+        """Whether the panorama is rolled or cut to fewer columns."""
+        return self.roll is not None or self.field_of_view != FULL_TURN
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,8 @@ class Views:
         "unknown": each panorama is rolled by a random share of a full turn. "known": it stays as it is aligned.
     seed
         Of the rolls: each belongs to a pair by its place in the list; 2019 gives the rolls of DSM's release.
+    rows
+        The first and last row that are kept, as shares of the height, in place of the model's own.
 
     Raises ConfigError for a value that is not allowed.
     """
@@ -54,6 +62,7 @@ class Views:
     field_of_view: float = FULL_TURN
     heading: Heading = "known"
     seed: int = DSM_SEED
+    rows: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
         check_fields(self)
@@ -61,21 +70,32 @@ class Views:
             raise ArgumentError("field_of_view", f"is {self.field_of_view:g}; allowed are degrees above 0, up to 360.")
         if not 0 <= self.seed < 2**32:
             raise ArgumentError("seed", f"is {self.seed}; allowed are 0 to {2**32 - 1}.")
+        if self.rows is not None and not 0 <= self.rows[0] < self.rows[1] <= 1:
+            raise ArgumentError(
+                "rows",
+                f"is {self.rows[0]:g},{self.rows[1]:g}; allowed are two rising shares from 0 to 1, such as 0.25,0.75.",
+            )
+
+    @property
+    def full(self) -> bool:
+        """Whether panoramas show the full turn, as they are aligned."""
+        return self.heading == "known" and self.field_of_view == FULL_TURN
 
     @property
     def as_they_are(self) -> bool:
         """Whether panoramas are neither rolled nor cut."""
-        return self.heading == "known" and self.field_of_view == FULL_TURN
+        return self.full and self.rows is None
 
     def __str__(self) -> str:
-        return f"{self.field_of_view:g}° of view, {self.heading} heading"
+        rows = "" if self.rows is None else f", rows {self.rows[0]:g} to {self.rows[1]:g}"
+        return f"{self.field_of_view:g}° of view, {self.heading} heading{rows}"
 
     def of_pairs(self, count: int) -> list[View | None]:
         """The view of each of the first `count` pairs of a list; None for the panorama as it is."""
         if self.heading == "known":
-            return [None if self.as_they_are else View(self.field_of_view)] * count
+            return [None if self.as_they_are else View(self.field_of_view, rows=self.rows)] * count
         rolls = np.random.RandomState(self.seed).random_sample(count)
-        return [View(self.field_of_view, roll) for roll in rolls.tolist()]
+        return [View(self.field_of_view, roll, self.rows) for roll in rolls.tolist()]
 
 
 ALL = Views()
@@ -129,7 +149,9 @@ def load_query(path: Path, view: View | None, how: Preprocessing, scorer: Correl
 
     Raises ImageError, naming the file, also where a view is asked for of an image that is no full turn.
     """
-    if view is None:
+    if view is not None and view.rows is not None:
+        how = msgspec.structs.replace(how, rows=view.rows)
+    if view is None or not view.turned:
         return load_image(path, how)
     full = full_panorama(how, view.field_of_view, scorer)
     image = decode(path)

@@ -1,7 +1,7 @@
 """Evaluation: recall of any pair of embedders on a set of pairs. Needs no torch."""
 
 from collections.abc import Generator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -10,6 +10,8 @@ import numpy as np
 
 from geodtr.runtime.embed.pipeline import OnError, batches_ahead, check_finite, stop
 from geodtr.runtime.errors import ConfigError, ImageError
+from geodtr.runtime.images.decode import decode
+from geodtr.runtime.images.intake import Intake, describe
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
@@ -21,6 +23,8 @@ from geodtr.runtime.spec import BranchSpec, Correlation, Descriptors, Embedder, 
 from geodtr.training.data.counting import Counting, countings
 from geodtr.training.data.pair_set import PairSet, Skipped
 from geodtr.training.data.views import load_query
+
+_SAMPLE = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +161,22 @@ def load_first(pair_set: PairSet, count: int, spec: BranchSpec) -> Images:
     """What a branch gets of at most the first `count` rows, [B, height, width, 3]. Raises as `load_row` does."""
     there = min(count, len(pair_set.rows(spec.branch)))
     return np.stack([load_row(pair_set, row, spec) for row in range(there)])
+
+
+def doubt(pair_set: PairSet, spec: BranchSpec) -> str | None:
+    """Why the ground images, by the first that can be read, are none that the model was trained on. None where nothing
+    speaks against them, or where the views of panoramas are stated.
+    """
+    if not pair_set.views.as_they_are:
+        return None
+    imagery = spec.preprocessing.imagery
+    for pair in pair_set.pairs[:_SAMPLE]:
+        with suppress(ImageError):  # reported when it is embedded
+            taken = Intake(mismatch="warn").take(decode(pair.ground), imagery, str(pair.ground))
+            if taken.doubt is None:
+                return None
+            return f"{pair.ground}: {taken.doubt}; the model was trained on {describe(imagery)}"
+    return None
 
 
 def evaluate(embedders: EmbedderPair, pair_set: PairSet, *, track: Track = untracked) -> Recall:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from official import FIGURES
 from PIL import Image
 
+from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
 from geodtr.export.model import open_model
 from geodtr.runtime.errors import ConfigError, DataError, ImageError
@@ -31,6 +33,7 @@ from geodtr.training.data.readers.prepared import read_prepared
 from geodtr.training.data.views import View, Views, columns_of, full_panorama, load_query, to_the_middle
 from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs, evaluate
 from geodtr.training.loop import resume, train
+from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.dsm import scorer_of
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.registry import build_model
@@ -178,7 +181,7 @@ def test_a_model_is_trained_evaluated_and_compared_at_a_field_of_view(
     assert result.code == 0, result.err
     assert "90° of view, unknown heading" in result.out
     document = json.loads(cli("evaluate", run, "--data", pairs.name, *views, "--json").out)
-    assert document["views"] == {"field_of_view": 90.0, "heading": "unknown", "seed": 2019}
+    assert document["views"] == {"field_of_view": 90.0, "heading": "unknown", "seed": 2019, "rows": None}
 
     # What was seen, kept as files: to calibrate on, or for another program.
     result = cli("data", "prepare", pairs.name, "--out", tmp_path / "seen", "--preset", run / "config.toml", *views)
@@ -186,6 +189,56 @@ def test_a_model_is_trained_evaluated_and_compared_at_a_field_of_view(
     embedder = open_model(run).embedders.ground
     kept = embed_branch(embedder, read_prepared(tmp_path / "seen"))
     np.testing.assert_array_equal(kept, embed_branch(embedder, pairs.seen(Views(90, "unknown"))))
+
+
+@pytest.fixture(scope="module")
+def spheres(pairs: PairSet, tmp_path_factory: pytest.TempPathFactory) -> PairSet:
+    """The same panoramas with as much sky and street again, as CVACT's are beside CVUSA's."""
+    root = tmp_path_factory.mktemp("spheres")
+    (root / "ground").mkdir()
+    for row, pair in enumerate(pairs.pairs):
+        sphere = Image.new("RGB", (128, 64), "blue")
+        sphere.paste(Image.open(pair.ground), (0, 16))
+        sphere.save(root / "ground" / f"{row}.png")
+    tiles = (str(pair.aerial) for pair in pairs.pairs)
+    write_pairs(root, ((f"ground/{row}.png", tile, 0.0, row / 1000, 0.0) for row, tile in enumerate(tiles)))
+    return read_pairs(root)
+
+
+@pytest.fixture(scope="module")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    config = load_preset("world-tiny")
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("random") / "model.safetensors"
+    save_checkpoint(path, build_model(config.model, config.ground, config.aerial), "random")
+    return path
+
+
+@pytest.mark.parametrize("view", [Views(), Views(360, "unknown"), Views(90)])
+def test_a_model_of_cropped_panoramas_sees_the_stated_rows_of_spheres(
+    pairs: PairSet, spheres: PairSet, random_model: Path, view: Views
+) -> None:
+    ground = open_model(random_model).embedders.ground
+    kept = embed_branch(ground, spheres.seen(replace(view, rows=(0.25, 0.75))))
+    np.testing.assert_array_equal(kept, embed_branch(ground, pairs.seen(view)))
+
+
+def test_panoramas_of_another_shape_than_the_models_are_named(
+    pairs: PairSet, spheres: PairSet, random_model: Path, cli: Callable[..., Outcome], tmp_path: Path
+) -> None:
+    bundle = export_checkpoint(random_model, tmp_path / "onnx").path
+    for command in (["evaluate", random_model], ["parity", random_model, bundle, "--no-stages"]):
+        doubted = " ".join(cli(*command, "--data", spheres.name).err.split())
+        assert "has 128x64 pixels, an aspect of 2:1; the model was trained on panoramas of 360" in doubted
+        assert "--rows FROM,TO" in doubted
+        for fine in (["--data", pairs.name], ["--data", spheres.name, "--rows", "0.25,0.75"]):
+            assert "the model was trained on" not in cli(*command, *fine).err
+    result = cli("evaluate", random_model, "--data", spheres.name, "--rows", "0.25,0.75", "--json")
+    assert json.loads(result.out)["views"]["rows"] == [0.25, 0.75]
+    for wrong in ("0.75,0.25", "0.5", "a,b"):
+        refused = cli("evaluate", random_model, "--data", spheres.name, "--rows", wrong)
+        assert refused.code == 2
+        assert "--rows" in refused.err and "0.25,0.75" in refused.err
 
 
 def test_views_are_part_of_what_a_set_is(pairs: PairSet) -> None:
