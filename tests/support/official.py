@@ -88,7 +88,7 @@ def write_release_file(path: Path, weights: dict[str, Tensor], *, heads: int = 4
         "TR_layers": layers,
         "TR_dim": feed_forward,
         "dropout": 0.3,
-        "pt": True,
+        "pt": weights["ge_sat.w1"].shape[0] == code.shape[0],  # polar tiles have as many positions as panoramas
     }
     return save_release(path, weights, parameters)
 

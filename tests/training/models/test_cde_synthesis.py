@@ -263,7 +263,8 @@ def test_a_step_is_the_release_s_three_updates() -> None:
             for group in trainer.optimizer.param_groups:
                 group["lr"] = 1e-3
             trainer.optimizer.step()
-        np.testing.assert_allclose(losses, expected, rtol=2e-3)
+        # Rounding grows afterwards: a step of Adam is as long for a gradient of rounding as for a large one.
+        np.testing.assert_allclose(losses, expected, rtol=1e-4 if share == 1 else 1e-2)
         if share == 1:
             order = {
                 judge: [f"discriminator.{name.removesuffix('_orig')}" for name, _ in judge.named_parameters()],
