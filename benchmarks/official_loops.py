@@ -94,7 +94,7 @@ def l2ltr(batches: Batches) -> Iterator[None]:
 
 def transgeo(batches: Batches) -> Iterator[None]:
     """As train() of stage 1 with --op sam --asam --rho 2.5, without mining."""
-    setattr(Tensor, "cuda", lambda self, *_, **__: self)  # noqa: B010  # its loss asks for a GPU
+    setattr(Tensor, "cuda", lambda self, *_, **__: self)  # noqa: B010 (mypy takes it for a mistake; the loss asks for a GPU)
     module = import_module("model.TransGeo")
     deit = "deit_small_distilled_patch16_224"
     vars(module)[deit] = partial(vars(module)[deit], pretrained=False)

@@ -142,8 +142,7 @@ def memory_format(machine: Machine, device: torch.device) -> torch.memory_format
     """How images and weights lie in memory."""
     last = machine.channels_last
     if last == "auto":
-        # On CPUs with AVX2 alone, gradients of wide convolutions take longer with channels last: oneDNN has fast ones
-        # for AVX-512.
+        # On CPUs with AVX2 alone, gradients of wide convolutions take longer with channels last.
         last = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
     return torch.channels_last if last else torch.contiguous_format
 

@@ -92,7 +92,6 @@ def parity(
     from geodtr.export.report import check_report, write_report
     from geodtr.runtime.bundle import open_bundle
     from geodtr.training.data.spec import read_test_set
-    from geodtr.training.evaluation.evaluate import doubt
 
     gates = Gates(
         _by_precision(max_drop, "points", 100, example=0.5),
@@ -106,10 +105,9 @@ def parity(
     pair_set = read_test_set(data, limit).seen(views_of(given))
     bundles = [open_bundle(path) for path in candidates]
     models = [open_model(bundle.path) for bundle in bundles]
-    compared = open_model(reference)
-    warn_of_doubt(pair_set.name, doubt(pair_set, compared.embedders.ground.spec))
-    result = compare(compared, models, pair_set, gates=gates, stages=stages, layers=layers, track=track)
+    result = compare(open_model(reference), models, pair_set, gates=gates, stages=stages, layers=layers, track=track)
     report_skipped(result.figures.data, result.figures.skipped)
+    warn_of_doubt(result.figures.data, result.figures.doubt)
     if as_json:
         show_json(result.figures)
     else:

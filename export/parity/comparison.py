@@ -24,6 +24,7 @@ from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import recall
 from geodtr.training.data.pair_set import PairSet
+from geodtr.training.evaluation.evaluate import doubt
 
 _SPEED_BATCH, _SPEED_ROUNDS = 32, 5
 
@@ -81,6 +82,7 @@ def compare(
         data_sha256=run.pair_set.fingerprint(),
         pairs=len(run.pair_set),
         skipped=run.pair_set.skipped,
+        doubt=doubt(pair_set, reference.embedders.ground.spec),
         machine=this_gpu() or this_cpu(),
         cores=os.cpu_count() or 1,
         packages={"geodtr-export": __version__, "python": platform.python_version(), **packages()},

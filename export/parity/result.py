@@ -145,11 +145,12 @@ class Candidate:
 class ParityFigures:
     """Everything that was measured and judged, without the rows: this is what --json prints.
 
-    `data` is the SPEC, `views` what was seen of its panoramas; `data_sha256` covers its images, which belong together,
-    and what was seen; `pairs` counts those that took part. `skipped` are files that could not be used, left out with
-    their pairs. `machine`, `cores` and `packages` (versions, the interpreter's among them) are where it was run. `fp32`
-    names whom `times_fp32` is held against: the first float32 candidate, or the reference. `verdict`: failed when one
-    candidate failed, else undecided when one is, else passed. `require_certain` and `accept_undecided`: see Gates.
+    `data` is the SPEC, `views` what was seen of its panoramas; `data_sha256` covers its images, which belong
+    together, and what was seen; `pairs` counts those that took part. `skipped` are files that could not be used, left
+    out with their pairs. `doubt` is why the ground images may be none that the model was trained on. `machine`,
+    `cores` and `packages` (versions, the interpreter's among them) are where it was run. `fp32` names whom
+    `times_fp32` is held against: the first float32 candidate, or the reference. `verdict`: failed when one candidate
+    failed, else undecided when one is, else passed. `require_certain` and `accept_undecided`: see Gates.
     """
 
     data: str
@@ -157,6 +158,7 @@ class ParityFigures:
     data_sha256: str
     pairs: int
     skipped: tuple[Skipped, ...]
+    doubt: str | None
     machine: Machine
     cores: int
     packages: dict[str, str]

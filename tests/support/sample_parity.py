@@ -99,6 +99,7 @@ def simulated_parity(
             data_sha256="5d1f" * 16,
             pairs=len(pair_set),
             skipped=(Skipped(pair_set.pairs[0].ground.with_name("torn.png"), "truncated or corrupt"),),
+            doubt=None,
             machine=Machine(architecture="x86_64", cpu_flags=("avx2", "avx512_vnni", "avx512f")),
             cores=2,
             packages={"geodtr-export": "0.1.0", "Python": "3.11.2", "onnxruntime": "1.23.2", "torch": "2.9.1"},

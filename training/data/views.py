@@ -160,7 +160,7 @@ def load_query(path: Path, view: View | None, how: Preprocessing, scorer: Correl
         panorama = as_input(image, full)
     except ImageError as error:
         raise ImageError(f"{path}: {error}") from None
-    return cut(panorama, view, how.width)
+    return _cut(panorama, view, how.width)
 
 
 def check_full_turn(path: Path, image: Decoded) -> None:
@@ -176,9 +176,15 @@ def check_full_turn(path: Path, image: Decoded) -> None:
         )
 
 
-def cut(panorama: Images, view: View, seen: int | None = None) -> Images:
-    """The `seen` columns of a panorama, uint8 [H, W, 3], that its view is; by default as many as the field has."""
+def seen_of(panorama: Images, view: View) -> Images:
+    """What is seen of a panorama as it was taken, uint8 [H, W, 3]."""
+    height, width, _ = panorama.shape
+    first, last = (round(share * height) for share in view.rows or (0, 1))
+    return _cut(panorama[first:last], view, columns_of(view.field_of_view, width))
+
+
+def _cut(panorama: Images, view: View, seen: int) -> Images:
+    """The `seen` columns of a panorama, uint8 [H, W, 3], that its view is."""
     width = panorama.shape[1]
-    seen = seen or columns_of(view.field_of_view, width)
     shift = to_the_middle(width, seen) if view.roll is None else int(view.roll * width)
     return np.ascontiguousarray(panorama[:, seen_columns(np.array([shift]), width, seen)[0]])

@@ -13,7 +13,7 @@ from geodtr.runtime.images.decode import decode
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.recall import Ranking
 from geodtr.training.data.counting import Counting
-from geodtr.training.data.views import View, cut
+from geodtr.training.data.views import View, seen_of
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
 _TILE, _MARGIN, _FRAME, _CAPTION = 132, 12, 4, 18
@@ -90,7 +90,7 @@ def draw_sheet(rows: Sequence[SheetRow], title: str) -> Image:
         top = 2 * _MARGIN + _CAPTION + index * row_height
         image = decode(row.query).image
         if row.view is not None:
-            image = fromarray(cut(np.asarray(image), row.view))
+            image = fromarray(seen_of(np.asarray(image), row.view))
         query = fitted(image, query_width, _TILE)
         sheet.paste(query, (_MARGIN, top + _FRAME + (_TILE - query.height) // 2))
         draw.text((_MARGIN, top + _TILE + 2 * _FRAME + 2), row.caption, INK, small)

@@ -30,7 +30,7 @@ from geodtr.training.data.pair_set import PairSet
 from geodtr.training.data.prepare import prepare
 from geodtr.training.data.readers.pairs_csv import read_pairs, write_pairs
 from geodtr.training.data.readers.prepared import read_prepared
-from geodtr.training.data.views import View, Views, columns_of, full_panorama, load_query, to_the_middle
+from geodtr.training.data.views import View, Views, columns_of, full_panorama, load_query, seen_of, to_the_middle
 from geodtr.training.evaluation.evaluate import embed_branch, embed_pairs, evaluate
 from geodtr.training.loop import resume, train
 from geodtr.training.models.checkpoint import save_checkpoint
@@ -235,10 +235,18 @@ def test_panoramas_of_another_shape_than_the_models_are_named(
             assert "the model was trained on" not in cli(*command, *fine).err
     result = cli("evaluate", random_model, "--data", spheres.name, "--rows", "0.25,0.75", "--json")
     assert json.loads(result.out)["views"]["rows"] == [0.25, 0.75]
+    figures = json.loads(cli("parity", random_model, bundle, "--no-stages", "--data", spheres.name, "--json").out)
+    assert "an aspect of 2:1" in figures["doubt"]
     for wrong in ("0.75,0.25", "0.5", "a,b"):
         refused = cli("evaluate", random_model, "--data", spheres.name, "--rows", wrong)
         assert refused.code == 2
         assert "--rows" in refused.err and "0.25,0.75" in refused.err
+
+
+def test_pictures_show_what_is_seen_of_a_sphere(pairs: PairSet, spheres: PairSet) -> None:
+    pixels, sphere = (np.asarray(decode(each.pairs[0].ground).image) for each in (pairs, spheres))
+    for view in (View(360), View(90), View(180, 0.25)):
+        np.testing.assert_array_equal(seen_of(sphere, replace(view, rows=(0.25, 0.75))), seen_of(pixels, view))
 
 
 def test_views_are_part_of_what_a_set_is(pairs: PairSet) -> None:
