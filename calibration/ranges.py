@@ -1,6 +1,6 @@
 """The ranges file: measured ranges with their model, options and images. Readable; reused when everything matches."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from geodtr.runtime.errors import DataError, UserError
 from geodtr.runtime.files import check_writable, sha256, write_bytes
 from geodtr.runtime.files.documents import decode_json, read_document
 from geodtr.runtime.images.decode import image_size
+from geodtr.runtime.images.intake import doubt_of
 from geodtr.runtime.names import BRANCHES, Branch, Choice, Method
 from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.spec import Preprocessing
@@ -26,6 +27,8 @@ SCHEMA = 1
 _SAMPLE = 8
 _WIDE = 1.5
 """Aspect ratio (width by height) from which an image is not a tile."""
+OTHER_IMAGES = "The ranges may not suit what the model sees in use: calibrate on images like those."
+"""What a doubt means for ranges."""
 
 
 class RangesError(UserError):
@@ -79,13 +82,15 @@ class Ranges(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 @dataclass(frozen=True, slots=True)
 class Calibrated:
     """Ranges and their images, with the `pool` that these are from, and the `reason` for measuring them; None if the
-    file was reused.
+    file was reused. `doubt`: why the ground images, by their first, are none that the model was trained on; None where
+    nothing speaks against them, or where the views of panoramas are stated.
     """
 
     ranges: Ranges
     pool: Pool
     images: dict[Branch, list[Path]]
     reason: str | None
+    doubt: str | None
 
 
 def calibrate(
@@ -118,7 +123,8 @@ def calibrate(
         stored = read_ranges(file)
         difference = _difference(stored, exported, pool, options)
         if difference is None:
-            return Calibrated(stored, pool, {branch: _locate(stored, pool, branch) for branch in BRANCHES}, None)
+            images = {branch: _locate(stored, pool, branch) for branch in BRANCHES}
+            return Calibrated(stored, pool, images, None, _doubt(exported, pool, images))
         reason = difference
     images = {branch: list(_select(exported, pool, options, branch, track)) for branch in BRANCHES}
     for branch in BRANCHES:
@@ -127,7 +133,7 @@ def calibrate(
     ranges = Ranges(data=pool.name, options=options, ground=measured["ground"], aerial=measured["aerial"])
     if file is not None:
         write_bytes(file, msgspec.json.format(msgspec.json.encode(ranges), indent=1) + b"\n")
-    return Calibrated(ranges, pool, images, reason)
+    return Calibrated(ranges, pool, images, reason, _doubt(exported, pool, images))
 
 
 def read_ranges(file: Path) -> Ranges:
@@ -210,6 +216,11 @@ def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch,
         check_finite(descriptors, list(map(str, paths)))
         return coreset(paths, descriptors, count)
     return at_random(paths, count, seed)
+
+
+def _doubt(exported: Bundle, pool: Pool, images: Mapping[Branch, Sequence[Path]]) -> str | None:
+    imagery = exported.manifest.engine("ground").spec.preprocessing.imagery
+    return None if pool.seen else doubt_of(images["ground"][0], imagery)
 
 
 def check_view(branch: Branch, paths: Sequence[Path], how: Preprocessing) -> None:

@@ -283,11 +283,13 @@ class TrainConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
                 "too. Set only one of them."
             )
         draws = isinstance(self.model, FusionGanStage1Config)
-        if draws and (recipe.loss != "adversarial" or recipe.negatives != "random"):
+        selects = recipe.negatives != "random" or recipe.hardest != 1 or recipe.hardest_from
+        if draws and (recipe.loss != "adversarial" or selects):
             raise ConfigError(
-                f'recipe.loss is "{recipe.loss}" and recipe.negatives "{recipe.negatives}", but the model '
-                '"fusiongan-stage1" has no descriptors to compare. Set recipe.loss=adversarial and '
-                "recipe.negatives=random."
+                f'recipe.loss is "{recipe.loss}", recipe.negatives "{recipe.negatives}", recipe.hardest '
+                f"{recipe.hardest:g} and recipe.hardest_from {recipe.hardest_from}, but the model "
+                '"fusiongan-stage1" has no descriptors to compare. Set recipe.loss=adversarial, '
+                "recipe.negatives=random, recipe.hardest=1 and recipe.hardest_from=[]."
             )
         if recipe.loss != "adversarial":
             return

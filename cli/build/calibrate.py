@@ -23,6 +23,7 @@ def calibrate(
 
     calibration = Calibration(data, **given)
     check_source(source)
+    from geodtr.calibration.ranges import OTHER_IMAGES
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.source import float32_bundle
     from geodtr.export.calibration_pool import open_pool
@@ -30,6 +31,8 @@ def calibrate(
     pool = open_pool(calibration.data, warn)
     with float32_bundle(source, track) as exported:
         ranges = measure(exported, pool, calibration.range_options, out, track=track)
+    if ranges.doubt is not None:
+        warn(f"{ranges.doubt}. {OTHER_IMAGES}")
     if ranges.reason is None:
         messages.print(f"{out} holds just these ranges: nothing to do.")
     else:

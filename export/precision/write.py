@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
+from geodtr.calibration.ranges import OTHER_IMAGES, Calibrated, RangeOptions, Ranges, calibrate
 from geodtr.calibration.select import Pool
 from geodtr.export.backends.base import ignore_warning
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
@@ -42,11 +42,15 @@ class CalibrationPlan:
 
 
 def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untracked) -> Calibrated:
-    """Calibrate the float32 bundle `exported` as planned, with a notice if it replaces ranges from other settings."""
+    """Calibrate the float32 bundle `exported` as planned. A notice reports if it replaces ranges from other settings,
+    and if the model was not trained on such images.
+    """
     held = plan.file is not None and plan.file.exists()
     calibration = calibrate(exported, plan.pool, plan.options, plan.file, track=track)
     if held and calibration.reason is not None:
         plan.notice(f"The ranges in {plan.file} were measured again, because {calibration.reason}.")
+    if calibration.doubt is not None:
+        plan.notice(f"{calibration.doubt}. {OTHER_IMAGES}")
     return calibration
 
 

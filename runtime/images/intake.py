@@ -5,11 +5,12 @@ An image states what it shows by its XMP (GPano, DJI's gimbal), its user by `fie
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from geodtr.runtime.arguments import check_fields
 from geodtr.runtime.errors import ArgumentError, ImageError
 from geodtr.runtime.images.camera_model import CameraModel, describe_camera, undistort
-from geodtr.runtime.images.decode import Decoded
+from geodtr.runtime.images.decode import Decoded, decode
 from geodtr.runtime.images.recorded import Recorded
 from geodtr.runtime.images.xmp import gimbal_pitch_of, panorama_of, read_properties
 from geodtr.runtime.names import Mismatch, Shape
@@ -134,6 +135,14 @@ class Intake:
 
 
 AS_TAKEN = Intake()
+
+
+def doubt_of(file: Path, imagery: Imagery) -> str | None:
+    """Why the image in `file`, as it is, is none that a model of this imagery was trained on; None where nothing speaks
+    against it. Raises ImageError naming the file.
+    """
+    doubt = Intake(mismatch="warn").take(decode(file), imagery, str(file)).doubt
+    return None if doubt is None else f"{file}: {doubt}; the model was trained on {describe(imagery)}"
 
 
 def is_full_turn(width: int, height: int) -> bool:

@@ -10,8 +10,7 @@ import numpy as np
 
 from geodtr.runtime.embed.pipeline import OnError, batches_ahead, check_finite, stop
 from geodtr.runtime.errors import ConfigError, ImageError
-from geodtr.runtime.images.decode import decode
-from geodtr.runtime.images.intake import Intake, describe
+from geodtr.runtime.images.intake import doubt_of
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
@@ -169,13 +168,9 @@ def doubt(pair_set: PairSet, spec: BranchSpec) -> str | None:
     """
     if not pair_set.views.as_they_are:
         return None
-    imagery = spec.preprocessing.imagery
     for pair in pair_set.pairs[:_SAMPLE]:
         with suppress(ImageError):  # reported when it is embedded
-            taken = Intake(mismatch="warn").take(decode(pair.ground), imagery, str(pair.ground))
-            if taken.doubt is None:
-                return None
-            return f"{pair.ground}: {taken.doubt}; the model was trained on {describe(imagery)}"
+            return doubt_of(pair.ground, spec.preprocessing.imagery)
     return None
 
 

@@ -119,16 +119,24 @@ def check_fits(
 def fill_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
     """Copy `tensors` into `model`.
 
-    Raises CheckpointError for keys that are missing, unexpected, of another shape, or with non-finite values.
+    Raises CheckpointError for keys that are missing, unexpected, of another shape, with values that are not finite in
+    the model's type, or with integers in place of weights.
     """
     problems = _differences(model, {name: tensor.shape for name, tensor in tensors.items()})
-    problems += [
-        f"{name} holds values that are not finite"
-        for name, tensor in tensors.items()
-        if tensor.is_floating_point() and not tensor.isfinite().all()
-    ]
+    for name, expected in model.state_dict().items():
+        tensor = tensors.get(name)
+        if tensor is None or not expected.is_floating_point():
+            continue
+        if not tensor.is_floating_point():
+            problems.append(f"{name} holds {_type(tensor)} instead of {_type(expected)}")
+        elif not tensor.to(expected.dtype).isfinite().all():
+            problems.append(f"{name} holds values that are not finite")
     _require_none(problems, path)
     model.load_state_dict(dict(tensors))
+
+
+def _type(tensor: Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _differences(model: nn.Module, shapes: Mapping[str, Sequence[int]]) -> list[str]:

@@ -235,6 +235,9 @@ def test_panoramas_of_another_shape_than_the_models_are_named(
             assert "the model was trained on" not in cli(*command, *fine).err
     result = cli("evaluate", random_model, "--data", spheres.name, "--rows", "0.25,0.75", "--json")
     assert json.loads(result.out)["views"]["rows"] == [0.25, 0.75]
+    for data, named in ((spheres, True), (pairs, False)):
+        calibrated = cli("calibrate", bundle, "--data", data.name, "--out", tmp_path / "ranges.json").err
+        assert ("an aspect of 2:1; the model was trained on" in " ".join(calibrated.split())) == named
     figures = json.loads(cli("parity", random_model, bundle, "--no-stages", "--data", spheres.name, "--json").out)
     assert "an aspect of 2:1" in figures["doubt"]
     for wrong in ("0.75,0.25", "0.5", "a,b"):

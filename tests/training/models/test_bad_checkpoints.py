@@ -100,6 +100,18 @@ def test_a_model_whose_weights_are_not_numbers_is_refused(
     assert "ground.layout.w1 holds values that are not finite" in message
 
 
+def test_integers_and_numbers_too_large_are_no_weights(tmp_path: Path, refused: Callable[..., str]) -> None:
+    weights = _small_official()
+    name = "ge_grd.w1"
+    command = ("import-checkpoint", tmp_path / "m.pth", "--out", tmp_path / "m.safetensors")
+    for changed, problem in (
+        (torch.ones_like(weights[name], dtype=torch.int8), "holds int8 instead of float32"),
+        (torch.full_like(weights[name], 1e300, dtype=torch.float64), "holds values that are not finite"),
+    ):
+        torch.save({"model_state_dict": {**weights, name: changed}}, tmp_path / "m.pth")
+        assert f"ground.layout.w1 {problem}" in refused(*command)
+
+
 def test_a_checkpoint_of_a_later_version_is_refused(
     trained: Trained, tmp_path: Path, refused: Callable[..., str]
 ) -> None:

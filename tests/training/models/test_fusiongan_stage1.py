@@ -316,7 +316,8 @@ def test_the_terminal_shows_each_update_and_the_validation(
     ("setting", "message"),
     [
         ("recipe.loss=triplet", "no descriptors to compare"),
-        ("recipe.negatives=mined", r"Set recipe\.loss=adversarial and recipe\.negatives=random"),
+        ("recipe.negatives=mined", r"Set recipe\.loss=adversarial, recipe\.negatives=random"),
+        ("recipe.hardest=0.1", "no descriptors to compare"),
         ("recipe.counterfactual_weight=1", "updates of its own"),
     ],
 )
