@@ -27,7 +27,10 @@ SCHEMA = 1
 _SAMPLE = 8
 _WIDE = 1.5
 """Aspect ratio (width by height) from which an image is not a tile."""
-OTHER_IMAGES = "The ranges may not suit what the model sees in use: calibrate on images like those."
+OTHER_IMAGES = (
+    "The ranges may not suit what the model sees in use: calibrate on images like those. `geodtr-export data prepare "
+    "--rows FROM,TO` cuts panoramas."
+)
 """What a doubt means for ranges."""
 
 

@@ -169,7 +169,7 @@ def test_a_run_that_crashed_while_validating_validates_again(world: World, few: 
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
-def test_images_that_can_no_longer_be_read_do_not_change_a_run_in_silence(
+def test_images_that_changed_or_can_no_longer_be_read_do_not_change_a_run_in_silence(
     world: World, tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Outcome]
 ) -> None:
     folder = tmp_path / "pairs"
@@ -181,8 +181,10 @@ def test_images_that_can_no_longer_be_read_do_not_change_a_run_in_silence(
         train(config, read_pairs(folder).first(32), tmp_path / "run", listener=Stopping(after=3))
     image = folder / "ground" / "000003.png"
     whole = image.read_bytes()
-    image.write_bytes(whole[:300])
+    image.write_bytes(bytes(len(whole)))
     assert "other images are readable" in refused("resume", tmp_path / "run")
+    image.write_bytes((folder / "ground" / "000004.png").read_bytes())
+    assert "or of another size" in refused("resume", tmp_path / "run")
     image.write_bytes(whole)
     # Data that was moved is found at the path that the user gives.
     moved = folder.rename(tmp_path / "moved")

@@ -56,6 +56,7 @@ class RunFolder:
     ) -> None:
         self._out, self._trainer, self._pair_set, self._validation = out, trainer, pair_set, validation
         self._listener, self._interruption = listener, interruption
+        self._pairs_sha256 = pairs_sha256(pair_set)
         self._best: float | None = None
         self._validation_due = False
         self._skipped = set[Path]()
@@ -93,7 +94,7 @@ class RunFolder:
             state = RunState(
                 step=trainer.step,
                 total=trainer.total,
-                pairs_sha256=pairs_sha256(self._pair_set),
+                pairs_sha256=self._pairs_sha256,
                 best=self._best,
                 validation_due=self._validation_due,
                 scaler=trainer.scaler.state_dict(),
@@ -210,6 +211,15 @@ def read_run(out: Path) -> TrainConfig:
 
 
 def pairs_sha256(pair_set: PairSet) -> str:
-    """SHA-256 of the pairs' file names in order; independent of the folder."""
-    names = "\n".join(f"{pair.ground.name}\t{pair.aerial.name}" for pair in pair_set.pairs)
-    return sha256(names.encode()).hexdigest()
+    """SHA-256 of the names and sizes of the pairs' files, in order; independent of the folder. A file that is not there
+    has size -1.
+    """
+    digest = sha256()
+    for pair in pair_set.pairs:
+        for file in (pair.ground, pair.aerial):
+            try:
+                size = file.stat().st_size
+            except OSError:  # reported when training reads it
+                size = -1
+            digest.update(f"{file.name}\t{size}\n".encode())
+    return digest.hexdigest()
