@@ -1,15 +1,16 @@
-"""Compare the speed of training with a plain loop: python benchmarks/training.py [world|full]
+"""Compare the speed of training with a plain loop: python benchmarks/training.py [world|full] [--loops LOOP ...]
 
 The plain loop works like the official one: PyTorch's DataLoader with workers that decode, augment and normalise each
 image with Pillow and torchvision; float32, no channels-last. Network, data, batch size, losses and optimiser are the
 same; the polar transform is applied in advance for both. The bare loop is the plain one on a single batch in memory:
-the network, its losses and the optimiser alone. Runs interleaved rounds of a few steps. Prints pairs per second (median
-and range), ratios, and the time our loop waits for images.
+the network, its losses and the optimiser alone. Ours runs in float32 with either order of values in memory (by default
+the machine decides), and in bf16. Runs interleaved rounds of a few steps. Prints pairs per second (median and range),
+ratios to the plain and the bare loop, and the time our loop waits for images.
 """
 
+import argparse
 import os
 import statistics
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +61,12 @@ SIZES = {
     "world": Size("world-demo", ("recipe.layout=strong", "recipe.semantic=strong"), pairs=480, steps=20),
     "full": Size("geodtr-cvusa", ("recipe.batch_size=8", "recipe.pretrained=none"), pairs=32, steps=3),
 }
-OURS = (("float32", ()), ("bf16", ("machine.precision=bf16",)))
+OURS = {
+    "channels first": ("machine.channels_last=false",),
+    "channels last": ("machine.channels_last=true",),
+    "bf16": ("machine.precision=bf16",),
+}
+LOOPS = ("plain", "bare", *OURS)
 
 
 class PlainPairs(Dataset[tuple[Tensor, Tensor]]):
@@ -171,8 +177,12 @@ def our_loop(trainer: Trainer, images: PairImages, waited: list[float]) -> Itera
             yield
 
 
-def main(name: str = "world") -> None:
-    size = SIZES[name]
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("size", choices=SIZES, nargs="?", default="world")
+    parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
+    options = parser.parse_args()
+    size = SIZES[options.size]
     config = load_preset(size.preset, (*size.settings, "machine.precision=float32"))
     device = Ranks().device
     with tempfile.TemporaryDirectory() as folder:
@@ -180,19 +190,21 @@ def main(name: str = "world") -> None:
         height, width = config.ground.height, config.ground.width
         write_world(work / "world", WorldSet(pairs=size.pairs, height=height, width=width))
         pair_set = read_pairs(work / "world")
-        write_plain(work / "plain", pair_set, config)
         images = PairImages(pair_set, {"ground": config.ground, "aerial": config.aerial}, cache_bytes=4e9)
-        loaded = plain_batches(config, work / "plain", size.pairs, device)
-        loops: dict[str, Iterator[None]] = {
-            "plain": plain_loop(config, loaded, device),
-            "bare": plain_loop(config, same_batch(config, device, memory_format(config.machine, device)), device),
-        }
-        waited: dict[str, list[float]] = {}
-        for label, settings in OURS:
-            ours = load_preset(size.preset, (*size.settings, "machine.precision=float32", *settings))
-            waited[label] = []
-            loops[f"ours {label}"] = our_loop(Trainer(ours, Ranks(), total=10**6), images, waited[label])
-        report(interleaved(loops, size, config.recipe.batch_size, device), waited, name, device)
+        loops = dict[str, Iterator[None]]()
+        waited = dict[str, list[float]]()
+        for label in options.loops:
+            if label == "plain":
+                write_plain(work / "plain", pair_set, config)
+                loops[label] = plain_loop(config, plain_batches(config, work / "plain", size.pairs, device), device)
+            elif label == "bare":
+                layout = memory_format(config, device)
+                loops[label] = plain_loop(config, same_batch(config, device, layout), device)
+            else:
+                ours = load_preset(size.preset, (*size.settings, "machine.precision=float32", *OURS[label]))
+                waited[label] = []
+                loops[label] = our_loop(Trainer(ours, Ranks(), total=10**6), images, waited[label])
+        report(interleaved(loops, size, config.recipe.batch_size, device), waited, options.size, device)
 
 
 def interleaved(
@@ -226,12 +238,12 @@ def spread(values: Sequence[float]) -> str:
 def report(rates: dict[str, list[float]], waited: dict[str, list[float]], name: str, device: torch.device) -> None:
     print(f"{name} on {device.type}, {ROUNDS} interleaved rounds, {torch.get_num_threads()} threads: pairs/s")
     for label, values in rates.items():
-        against = (f"{ratio(values, rates[base])} of {base}" for base in ("plain", "bare"))
-        print(f"  {label:14} {statistics.median(values):8.2f} ({spread(values)}), {', '.join(against)}")
+        against = (f", {ratio(values, rates[base])} of {base}" for base in ("plain", "bare") if base in rates)
+        print(f"  {label:14} {statistics.median(values):8.2f} ({spread(values)}){''.join(against)}")
     for label, shares in waited.items():
-        print(f"  ours {label}: {100 * float(np.median(shares)):.1f} % of a step is spent waiting for images")
+        print(f"  {label}: {100 * float(np.median(shares)):.1f} % of a step is spent waiting for images")
 
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    main(*sys.argv[1:])
+    main()

@@ -15,7 +15,7 @@ from geodtr.runtime.errors import UserError
 from geodtr.runtime.names import Branch
 from geodtr.training.augment.views import DrawnViews, draw_views
 from geodtr.training.augmented import augmented
-from geodtr.training.config import Machine, Recipe, TrainConfig
+from geodtr.training.config import Recipe, TrainConfig
 from geodtr.training.listener import Step
 from geodtr.training.models.cde import Cde
 from geodtr.training.models.fusiongan_stage1 import FusionGanStage1
@@ -29,6 +29,9 @@ from geodtr.training.pair_images import PairBatch, PairImages
 from geodtr.training.parallel.distributed import Ranks, share_batch_norm
 from geodtr.training.qat import simulate_int8
 from geodtr.training.seeding import Purpose, generator, seed_of
+
+_LARGE = 2**15
+"""Pixels. Channels last was faster with images of 48x192 and slower with 122x671; nothing between was measured."""
 
 
 class TrainingDiverged(UserError):
@@ -46,7 +49,7 @@ class Trainer:
         self.model: Model = build_model(config.model, config.ground, config.aerial)
         share_batch_norm(self.model, ranks)
         simulate_int8(self.model, config.int8)
-        self.memory_format = memory_format(machine, device)
+        self.memory_format = memory_format(config, device)
         self.objective: Objective = _objective(config, self.model, ranks)
         self.networks = self.objective.networks
         self.networks.to(device).train()
@@ -138,12 +141,14 @@ class Trainer:
         return augmented(self.config, batch, self.step, self.ranks, self.objective.branches.map, self.memory_format)
 
 
-def memory_format(machine: Machine, device: torch.device) -> torch.memory_format:
+def memory_format(config: TrainConfig, device: torch.device) -> torch.memory_format:
     """How images and weights lie in memory."""
-    last = machine.channels_last
+    last = config.machine.channels_last
     if last == "auto":
-        # On CPUs with AVX2 alone, gradients of wide convolutions take longer with channels last.
-        last = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2"
+        # On CPUs with AVX2 alone, a step takes longer with channels last where images are large: see
+        # benchmarks/training.py.
+        large = max(how.height * how.width for how in (config.ground, config.aerial)) > _LARGE
+        last = device.type != "cpu" or torch.backends.cpu.get_cpu_capability() != "AVX2" or not large
     return torch.channels_last if last else torch.contiguous_format
 
 

@@ -149,18 +149,19 @@ def test_what_only_changes_speed_does_not_change_the_model(few: PairSet, tmp_pat
 
 
 @pytest.mark.parametrize(
-    ("cpu", "setting", "wanted"),
+    ("cpu", "preset", "setting", "wanted"),
     [
-        ("AVX2", (), torch.contiguous_format),
-        ("AVX512", (), torch.channels_last),
-        ("AVX2", ["machine.channels_last=true"], torch.channels_last),
+        ("AVX2", "geodtr-cvusa", (), torch.contiguous_format),
+        ("AVX2", "world-tiny", (), torch.channels_last),
+        ("AVX512", "geodtr-cvusa", (), torch.channels_last),
+        ("AVX2", "geodtr-cvusa", ["machine.channels_last=true"], torch.channels_last),
     ],
 )
 def test_the_order_in_memory_is_the_faster_one_of_the_machine(
-    monkeypatch: pytest.MonkeyPatch, cpu: str, setting: Sequence[str], wanted: torch.memory_format
+    monkeypatch: pytest.MonkeyPatch, cpu: str, preset: str, setting: Sequence[str], wanted: torch.memory_format
 ) -> None:
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: cpu)
-    assert memory_format(load_preset("world-tiny", setting).machine, torch.device("cpu")) == wanted
+    assert memory_format(load_preset(preset, setting), torch.device("cpu")) == wanted
 
 
 def test_unusable_training_and_validation_sets_are_refused_before_the_first_step(
