@@ -181,9 +181,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("size", choices=SIZES, nargs="?", default="world")
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
+    parser.add_argument("--batch-size", type=int)
     options = parser.parse_args()
     size = SIZES[options.size]
-    config = load_preset(size.preset, (*size.settings, "machine.precision=float32"))
+    batch = () if options.batch_size is None else (f"recipe.batch_size={options.batch_size}",)
+    settings = (*size.settings, *batch, "machine.precision=float32")
+    config = load_preset(size.preset, settings)
     device = Ranks().device
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -201,7 +204,7 @@ def main() -> None:
                 layout = memory_format(config, device)
                 loops[label] = plain_loop(config, same_batch(config, device, layout), device)
             else:
-                ours = load_preset(size.preset, (*size.settings, "machine.precision=float32", *OURS[label]))
+                ours = load_preset(size.preset, (*settings, *OURS[label]))
                 waited[label] = []
                 loops[label] = our_loop(Trainer(ours, Ranks(), total=10**6), images, waited[label])
         report(interleaved(loops, size, config.recipe.batch_size, device), waited, options.size, device)

@@ -27,11 +27,6 @@ SCHEMA = 1
 _SAMPLE = 8
 _WIDE = 1.5
 """Aspect ratio (width by height) from which an image is not a tile."""
-OTHER_IMAGES = (
-    "The ranges may not suit what the model sees in use: calibrate on images like those. `geodtr-export data prepare "
-    "--rows FROM,TO` cuts panoramas."
-)
-"""What a doubt means for ranges."""
 
 
 class RangesError(UserError):
@@ -222,8 +217,13 @@ def _select(exported: Bundle, pool: Pool, options: RangeOptions, branch: Branch,
 
 
 def _doubt(exported: Bundle, pool: Pool, images: Mapping[Branch, Sequence[Path]]) -> str | None:
-    imagery = exported.manifest.engine("ground").spec.preprocessing.imagery
-    return None if pool.seen else doubt_of(images["ground"][0], imagery)
+    if pool.seen:
+        return None
+    doubt = doubt_of(images["ground"][0], exported.manifest.engine("ground").spec.preprocessing.imagery)
+    return doubt and (
+        f"{doubt}. The ranges may not suit what the model sees in use: calibrate on images like those. "
+        "`geodtr-export data prepare --rows FROM,TO` cuts panoramas."
+    )
 
 
 def check_view(branch: Branch, paths: Sequence[Path], how: Preprocessing) -> None:

@@ -23,7 +23,6 @@ def calibrate(
 
     calibration = Calibration(data, **given)
     check_source(source)
-    from geodtr.calibration.ranges import OTHER_IMAGES
     from geodtr.calibration.ranges import calibrate as measure
     from geodtr.export.build.source import float32_bundle
     from geodtr.export.calibration_pool import open_pool
@@ -32,7 +31,7 @@ def calibrate(
     with float32_bundle(source, track) as exported:
         ranges = measure(exported, pool, calibration.range_options, out, track=track)
     if ranges.doubt is not None:
-        warn(f"{ranges.doubt}. {OTHER_IMAGES}")
+        warn(ranges.doubt)
     if ranges.reason is None:
         messages.print(f"{out} holds just these ranges: nothing to do.")
     else:

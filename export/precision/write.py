@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from geodtr.calibration.ranges import OTHER_IMAGES, Calibrated, RangeOptions, Ranges, calibrate
+from geodtr.calibration.ranges import Calibrated, RangeOptions, Ranges, calibrate
 from geodtr.calibration.select import Pool
 from geodtr.export.backends.base import ignore_warning
 from geodtr.export.graph.checks import check_for_tensorrt, check_fp16, check_quantised
@@ -50,7 +50,7 @@ def calibrated(exported: Bundle, plan: CalibrationPlan, *, track: Track = untrac
     if held and calibration.reason is not None:
         plan.notice(f"The ranges in {plan.file} were measured again, because {calibration.reason}.")
     if calibration.doubt is not None:
-        plan.notice(f"{calibration.doubt}. {OTHER_IMAGES}")
+        plan.notice(calibration.doubt)
     return calibration
 
 

@@ -120,14 +120,14 @@ def fill_strictly(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -
     """Copy `tensors` into `model`.
 
     Raises CheckpointError for keys that are missing, unexpected, of another shape, with values that are not finite in
-    the model's type, or with integers in place of weights.
+    the model's type, or with integers in place of weights or the reverse.
     """
     problems = _differences(model, {name: tensor.shape for name, tensor in tensors.items()})
     for name, expected in model.state_dict().items():
         tensor = tensors.get(name)
-        if tensor is None or not expected.is_floating_point():
+        if tensor is None:
             continue
-        if not tensor.is_floating_point():
+        if tensor.is_floating_point() != expected.is_floating_point():
             problems.append(f"{name} holds {_type(tensor)} instead of {_type(expected)}")
         elif not tensor.to(expected.dtype).isfinite().all():
             problems.append(f"{name} holds values that are not finite")

@@ -56,7 +56,7 @@ class RunFolder:
     ) -> None:
         self._out, self._trainer, self._pair_set, self._validation = out, trainer, pair_set, validation
         self._listener, self._interruption = listener, interruption
-        self._pairs_sha256 = pairs_sha256(pair_set)
+        self._pairs_sha256 = ""
         self._best: float | None = None
         self._validation_due = False
         self._skipped = set[Path]()
@@ -64,6 +64,7 @@ class RunFolder:
 
     def begin(self, weights: Mapping[str, Tensor]) -> None:
         """Load `weights`, leaving other parameters as initialised, and make the run resumable."""
+        self._pairs_sha256 = pairs_sha256(self._pair_set)
         self._trainer.model.load_state_dict(dict(weights), strict=False)
         if self._trainer.ranks.is_rank_zero:
             write_bytes(self._out / CONFIG, encode_config(self._trainer.config))
@@ -80,6 +81,7 @@ class RunFolder:
         saved.restore(trainer.networks, trainer.optimizer, trainer.memory)
         trainer.scaler.load_state_dict(state.scaler)
         trainer.step, self._best, self._validation_due = state.step, state.best, state.validation_due
+        self._pairs_sha256 = state.pairs_sha256
         if trainer.ranks.is_rank_zero:
             for left_over in self._out.glob(".*.safetensors.*.safetensors"):
                 left_over.unlink()
