@@ -3,12 +3,14 @@
 The plain loop works like the official one: PyTorch's DataLoader with workers that decode, augment and normalise each
 image with Pillow and torchvision; float32, no channels-last. Network, data, batch size, losses and optimiser are the
 same; the polar transform is applied in advance for both. The bare loop is the plain one on a single batch in memory:
-the network, its losses and the optimiser alone. Ours runs in float32 with either order of values in memory (by default
-the machine decides), and in bf16. Runs interleaved rounds of a few steps. Prints pairs per second (median and range),
-ratios to the plain and the bare loop, and the time our loop waits for images.
+the network, its losses and the optimiser alone, with our default order of values in memory. Ours runs in float32 with
+either order, and in bf16. Runs interleaved rounds of a few steps. Prints pairs per second (median and range), ratios to
+the plain and the bare loop (from six rounds on with the 95 % interval of the median), and the time our loop waits for
+images.
 """
 
 import argparse
+import math
 import os
 import statistics
 import tempfile
@@ -22,6 +24,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from scipy.stats import quantile_test
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
@@ -121,12 +124,10 @@ def plain_batches(config: TrainConfig, folder: Path, count: int, device: torch.d
     return chain.from_iterable(repeat(loader))
 
 
-def same_batch(
-    config: TrainConfig, device: torch.device, layout: torch.memory_format = torch.contiguous_format
-) -> Iterator[Sequence[Tensor]]:
+def same_batch(config: TrainConfig, device: torch.device) -> Iterator[Sequence[Tensor]]:
     """Noise in memory."""
     shapes = [(config.recipe.batch_size, 3, how.height, how.width) for how in (config.ground, config.aerial)]
-    return repeat([torch.randn(shape, device=device).to(memory_format=layout) for shape in shapes])
+    return repeat([torch.randn(shape, device=device) for shape in shapes])
 
 
 def plain_loop(
@@ -136,10 +137,11 @@ def plain_loop(
     *,
     half: bool = False,
     compiled: bool = False,
+    layout: torch.memory_format = torch.contiguous_format,
 ) -> Iterator[None]:
     """Run one step per iteration. `half`: with autocast to bf16. `compiled`: with torch.compile for each branch."""
     recipe = config.recipe
-    model = build_model(config.model, config.ground, config.aerial).to(device).train()
+    model = build_model(config.model, config.ground, config.aerial).to(device).to(memory_format=layout).train()
     assert isinstance(model, GeoDTR)
     optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, weight_decay=0.03, eps=1e-6)
 
@@ -152,7 +154,7 @@ def plain_loop(
     for images in batches:
         with torch.autocast(device.type, torch.bfloat16, enabled=half):
             (f_ground, i_ground), (f_aerial, i_aerial) = (
-                branch(view.to(device, non_blocking=True), uniform)
+                branch(view.to(device, non_blocking=True, memory_format=layout), uniform)
                 for branch, view in zip(branches, images, strict=True)
             )
         loss = soft_margin_triplet(f_ground, f_aerial)
@@ -182,6 +184,7 @@ def main() -> None:
     parser.add_argument("size", choices=SIZES, nargs="?", default="world")
     parser.add_argument("--loops", nargs="+", choices=LOOPS, default=LOOPS)
     parser.add_argument("--batch-size", type=int)
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     size = SIZES[options.size]
     batch = () if options.batch_size is None else (f"recipe.batch_size={options.batch_size}",)
@@ -202,23 +205,24 @@ def main() -> None:
                 loops[label] = plain_loop(config, plain_batches(config, work / "plain", size.pairs, device), device)
             elif label == "bare":
                 layout = memory_format(config, device)
-                loops[label] = plain_loop(config, same_batch(config, device, layout), device)
+                loops[label] = plain_loop(config, same_batch(config, device), device, layout=layout)
             else:
                 ours = load_preset(size.preset, (*settings, *OURS[label]))
                 waited[label] = []
                 loops[label] = our_loop(Trainer(ours, Ranks(), total=10**6), images, waited[label])
-        report(interleaved(loops, size, config.recipe.batch_size, device), waited, options.size, device)
+        rates = interleaved(loops, size, config.recipe.batch_size, device, options.rounds)
+        report(rates, waited, options.size, device)
 
 
 def interleaved(
-    loops: dict[str, Iterator[None]], size: Size, batch: int, device: torch.device
+    loops: dict[str, Iterator[None]], size: Size, batch: int, device: torch.device, rounds: int = ROUNDS
 ) -> dict[str, list[float]]:
     """Pairs per second of each loop in each round, after one warm-up step."""
     finish: Callable[[], None] = torch.cuda.synchronize if device.type == "cuda" else lambda: None
     for loop in loops.values():
         next(loop)
     rates: dict[str, list[float]] = {label: [] for label in loops}
-    for _ in range(ROUNDS):
+    for _ in range(rounds):
         for label, loop in loops.items():
             finish()
             start = time.perf_counter()
@@ -231,7 +235,13 @@ def interleaved(
 
 def ratio(values: Sequence[float], base: Sequence[float]) -> str:
     ratios = [value / other for value, other in zip(values, base, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({spread(ratios)})"
+    return f"{statistics.median(ratios):.2f} ({spread(ratios)}{certain(ratios)})"
+
+
+def certain(ratios: Sequence[float]) -> str:
+    """The 95 % interval of the median, by order statistics."""
+    lower, upper = quantile_test(ratios, p=0.5).confidence_interval(0.95)
+    return "" if math.isnan(lower + upper) else f"; median {lower:.3f} to {upper:.3f} with 95 % confidence"
 
 
 def spread(values: Sequence[float]) -> str:
@@ -239,7 +249,8 @@ def spread(values: Sequence[float]) -> str:
 
 
 def report(rates: dict[str, list[float]], waited: dict[str, list[float]], name: str, device: torch.device) -> None:
-    print(f"{name} on {device.type}, {ROUNDS} interleaved rounds, {torch.get_num_threads()} threads: pairs/s")
+    rounds = len(next(iter(rates.values())))
+    print(f"{name} on {device.type}, {rounds} interleaved rounds, {torch.get_num_threads()} threads: pairs/s")
     for label, values in rates.items():
         against = (f", {ratio(values, rates[base])} of {base}" for base in ("plain", "bare") if base in rates)
         print(f"  {label:14} {statistics.median(values):8.2f} ({spread(values)}){''.join(against)}")
