@@ -1,11 +1,11 @@
 """Commands that train: train, resume."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from geodtr.cli.console import messages, report_skipped, track
+from geodtr.cli.console import messages, report_skipped, track, warn
 from geodtr.cli.dataclass_options import with_options
 from geodtr.cli.options import SPEC_HELP, argument, flag, out_option
 from geodtr.cli.view_options import PANEL, ViewOptions
@@ -19,7 +19,7 @@ from geodtr.training.presets import preset_names, read_preset
 from geodtr.training.run_files import BEST, LAST, check_run, find_checkpoint
 
 if TYPE_CHECKING:
-    from geodtr.training.config import DataSpecs
+    from geodtr.training.config import DataSpecs, TrainConfig
     from geodtr.training.data.pair_set import PairSet
     from geodtr.training.listener import Listener
 
@@ -81,6 +81,7 @@ def train(
     config = replace(config, data=specs)
     if not config.data.train:
         raise ConfigError(f"Preset {preset} names no data. Add --data SPEC, for example --data pairs:FOLDER.")
+    _warn_of_unread(config, settings or ())
     pair_set, validation_set = _read(config.data)
     with _audience(out) as (bars, listener):
         checkpoint = run_training(config, pair_set, out, validation=validation_set, track=bars, listener=listener)
@@ -171,6 +172,7 @@ def finetune(
         changes,
         track=track,
     )
+    _warn_of_unread(config, settings or ())
     with _audience(out) as (bars, listener):
         checkpoint = run_training(config, pair_set, out, validation=validation_set, track=bars, listener=listener)
     _done(checkpoint)
@@ -183,6 +185,14 @@ def _check(*specs: str | None) -> None:
     for spec in specs:
         if spec:
             parse_spec(spec)
+
+
+def _warn_of_unread(config: "TrainConfig", settings: Sequence[str]) -> None:
+    from geodtr.training.parallel.distributed import is_rank_zero
+    from geodtr.training.presets.unread import unread
+
+    for sentence in unread(config, settings) if is_rank_zero() else ():
+        warn(sentence)
 
 
 def _read(specs: "DataSpecs") -> "tuple[PairSet, PairSet | None]":
