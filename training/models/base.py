@@ -17,6 +17,7 @@ from geodtr.runtime.spec import BranchSpec, Preprocessing
 
 Count = Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
 Depth = Annotated[int, msgspec.Meta(ge=1, le=100)]
+Layers = Annotated[int, msgspec.Meta(ge=0, le=100)]
 """Sizes and repetitions in a configuration. Bounded, because modules take time and memory even where their tensors
 take none."""
 

@@ -134,3 +134,20 @@ def test_the_small_official_file_used_here_is_importable(tmp_path: Path) -> None
     model = import_official(tmp_path / "m.pth", tmp_path / "options.json")
     assert isinstance(model, GeoDTR)
     assert model.config.descriptors == 8
+
+
+def test_a_network_without_transformer_is_imported(tmp_path: Path, cli: Callable[..., Outcome]) -> None:
+    """`--TR_layers 0` of the release: the descriptors are w2's of w1's, without a code, at any number of heads."""
+    backbone = BackboneConfig(widths=(4, 4, 4, 4), blocks=(1, 1, 1, 1))
+    built = GeoDTR(GeoDTRConfig(backbone=backbone, descriptors=3, layers=0), GROUND, AERIAL_POLAR).eval()
+    torch.save({"model_state_dict": official_names(built.state_dict())}, tmp_path / "m.pth")
+    (tmp_path / "a_parameter.json").write_text(json.dumps({"n_des": 3, "TR_layers": 0, "TR_heads": 8, "TR_dim": 2048}))
+    outcome = cli("import-checkpoint", tmp_path / "m.pth", "--out", tmp_path / "m.safetensors")
+    assert "layers 0" in outcome.err
+    imported = load_checkpoint(tmp_path / "m.safetensors").model
+    layout = imported.branch("ground").get_submodule("layout")
+    w1, b1, w2, b2 = (layout.get_parameter(name) for name in ("w1", "b1", "w2", "b2"))
+    features = torch.rand(2, 4, 336)
+    inner = torch.einsum("bn,nkd->bkd", features.amax(dim=1), w1) + b1
+    expected = (torch.einsum("bkd,dkn->bnk", inner, w2) + b2.transpose(1, 2)).clamp(-1, 1)
+    torch.testing.assert_close(layout(features), expected)

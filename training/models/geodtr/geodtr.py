@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.base import Count, Depth, ModelSettings, Share
+from geodtr.training.models.base import Count, Depth, Layers, ModelSettings, Share
 from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of, transformer
 
 Counts = tuple[Count, Count, Count, Count]
@@ -35,6 +35,7 @@ RESNET34 = BackboneConfig()
 class GeoDTRConfig(ModelSettings, frozen=True, kw_only=True, tag="geodtr"):
     """`descriptors` is the paper's K; the other numbers configure the layout extractor's transformer.
 
+    `layers` may be 0: neither transformer nor index-aware code.
     `initialisation` applies to the layout extractor's three large weights. "official", the default, draws them from
     N(0, 0.005), as the release does; "fan-in" has a standard deviation of inputs**-0.5. On the generated world both
     reach the same recall within the spread of seeds (docs/claims.md); "official" allows more INT8 operators.
@@ -42,7 +43,7 @@ class GeoDTRConfig(ModelSettings, frozen=True, kw_only=True, tag="geodtr"):
 
     backbone: BackboneConfig = RESNET34
     descriptors: Count = 8
-    layers: Depth = 2
+    layers: Layers = 2
     heads: Count = 4
     feed_forward: Count = 2048
     dropout: Share = 0.3
@@ -123,21 +124,27 @@ class LayoutExtractor(nn.Module):
         self.b1 = nn.Parameter(torch.full((1, k, size), 0.1))
         self.w2 = nn.Parameter(torch.empty(size, k, positions))
         self.b2 = nn.Parameter(torch.full((1, k, positions), 0.1))
-        self.code = nn.Parameter(torch.empty(positions, k, size))
-        self.code_bias = nn.Parameter(torch.zeros(1, k, size))
-        for weight in (self.w1, self.w2, self.code):
+        large = [self.w1, self.w2]
+        if config.layers:
+            self.code = nn.Parameter(torch.empty(positions, k, size))
+            self.code_bias = nn.Parameter(torch.zeros(1, k, size))
+            large.append(self.code)
+        for weight in large:
             nn.init.normal_(weight, std=0.005 if config.initialisation == "official" else weight.shape[0] ** -0.5)
-        self.dropout = nn.Dropout(config.dropout)
-        of = f"the layout extractor's width (half of {positions} positions)"
-        self.encoder = transformer(size, of, config.heads, config.feed_forward, config.dropout, config.layers)
+        self.encoder: nn.Module | None = None
+        if config.layers:
+            self.dropout = nn.Dropout(config.dropout)
+            of = f"the layout extractor's width (half of {positions} positions)"
+            self.encoder = transformer(size, of, config.heads, config.feed_forward, config.dropout, config.layers)
 
     def forward(self, features: Tensor) -> Tensor:
         saliency, channel = features.max(dim=1)
-        position = channel.to(features.dtype) / features.shape[1]
         layout = torch.einsum("bn,nkd->bkd", saliency, self.w1) + self.b1
-        code = F.hardtanh(torch.einsum("bn,nkd->bkd", position, self.code) + self.code_bias)
-        encoded = self.encoder(self.dropout(layout + code))
-        descriptors = torch.einsum("bkd,dkn->bkn", encoded, self.w2) + self.b2
+        if self.encoder is not None:
+            position = channel.to(features.dtype) / features.shape[1]
+            code = F.hardtanh(torch.einsum("bn,nkd->bkd", position, self.code) + self.code_bias)
+            layout = self.encoder(self.dropout(layout + code))
+        descriptors = torch.einsum("bkd,dkn->bkn", layout, self.w2) + self.b2
         return F.hardtanh(descriptors.transpose(1, 2))
 
 

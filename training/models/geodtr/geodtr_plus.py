@@ -6,7 +6,7 @@ scope.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Literal
+from typing import Literal
 
 import msgspec
 import torch
@@ -16,11 +16,9 @@ from torch import Tensor, nn
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones import convnext
-from geodtr.training.models.base import Count, Depth, ModelSettings, Share, Uniform
+from geodtr.training.models.base import Count, Depth, Layers, ModelSettings, Share, Uniform
 from geodtr.training.models.geodtr import geodtr
 from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel, half_of, transformer
-
-Layers = Annotated[int, msgspec.Meta(ge=0, le=100)]
 
 
 class ConvNextConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag="convnext"):

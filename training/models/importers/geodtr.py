@@ -13,7 +13,7 @@ from typing import TypeVar
 import msgspec
 
 from geodtr.runtime.spec import PANORAMAS, Preprocessing
-from geodtr.training.models.base import Count, Share
+from geodtr.training.models.base import Count, Layers, Share
 from geodtr.training.models.geodtr.geodtr import BackboneConfig, GeoDTRConfig, positions
 from geodtr.training.models.importers.base import (
     Importer,
@@ -41,7 +41,7 @@ _RENAMES = (
     (re.compile(r"\.tr_module\.pos_encoder\.embedding_parameter$"), ".code_bias"),
     (re.compile(r"\.tr_module\.transformer_encoder\."), ".encoder."),
 )
-
+_FEED_FORWARD = "ground.layout.encoder.layers.0.linear1.weight"
 
 B = TypeVar("B", bound=BackboneConfig)
 
@@ -54,7 +54,7 @@ class _Parameters(msgspec.Struct, frozen=True):
 
     n_des: Count | None = None
     TR_heads: Count | None = None
-    TR_layers: Count | None = None
+    TR_layers: Layers | None = None
     TR_dim: Count | None = None
     dropout: Share | None = None
     pt: bool | None = None
@@ -72,15 +72,15 @@ class GeoDTRImporter(Importer):
 
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
         options = read_parameters(parameters, _Parameters)
-        wanted = {"ground.layout.w1": 3, "aerial.layout.w1": 3, "ground.layout.encoder.layers.0.linear1.weight": 2}
-        require(tensors, wanted, path, self.title)
+        require(tensors, {"ground.layout.w1": 3, "aerial.layout.w1": 3}, path, self.title)
         defaults = GeoDTRConfig()
+        layers = count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\.")
         config = GeoDTRConfig(
             backbone=residual_stages(tensors, BackboneConfig),
             descriptors=tensors["ground.layout.w1"].shape[1],
-            layers=count(tensors, r"ground\.layout\.encoder\.layers\.(\d+)\."),
+            layers=layers,
             heads=options.TR_heads or defaults.heads,
-            feed_forward=tensors["ground.layout.encoder.layers.0.linear1.weight"].shape[0],
+            feed_forward=first_size(tensors, _FEED_FORWARD) if layers else defaults.feed_forward,
             dropout=defaults.dropout if options.dropout is None else options.dropout,
         )
         count_positions = partial(positions, config.backbone)
@@ -89,7 +89,7 @@ class GeoDTRImporter(Importer):
             config,
             panoramas_of(options.dataset, match_input(ground, (GROUND,), count_positions, path), notice),
             match_input(aerial, (AERIAL_POLAR, AERIAL_SQUARE), count_positions, path),
-            unknown=_unknown_heads(parameters, path) if options.TR_heads is None else None,
+            unknown=_unknown_heads(parameters, path) if layers and options.TR_heads is None else None,
         )
         check_weights(options, self.stated(network), path)
         return network
@@ -97,12 +97,12 @@ class GeoDTRImporter(Importer):
     def stated(self, network: Network) -> Mapping[str, object]:
         config = network.config
         assert isinstance(config, GeoDTRConfig), "the caller compares the kinds"
+        transformer = {"TR_heads": config.heads, "TR_dim": config.feed_forward} if config.layers else {}
         return {
             "n_des": config.descriptors,
-            "TR_heads": config.heads,
             "TR_layers": config.layers,
-            "TR_dim": config.feed_forward,
             "pt": network.aerial.polar,
+            **transformer,
         }
 
 

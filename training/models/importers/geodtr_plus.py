@@ -14,7 +14,7 @@ import msgspec
 
 from geodtr.runtime.spec import ANY_IMAGES, PANORAMAS, Imagery, Preprocessing
 from geodtr.training.models.backbones.convnext import IMAGENET_MEAN, IMAGENET_STD
-from geodtr.training.models.base import Count, Share
+from geodtr.training.models.base import Count, Layers, Share
 from geodtr.training.models.geodtr.geodtr_plus import ConvNextConfig, GeoDTRPlusConfig, Mask, ResidualConfig, positions
 from geodtr.training.models.importers.base import (
     Importer,
@@ -57,7 +57,7 @@ class _Parameters(msgspec.Struct, frozen=True):
 
     descriptors: Count | None = None
     TR_heads: Count | None = None
-    TR_layers: int | None = None
+    TR_layers: Layers | None = None
     TR_dim: Count | None = None
     dropout: Share | None = None
     backbone: Literal["convnext", "resnet"] | None = None
