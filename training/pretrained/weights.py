@@ -22,7 +22,7 @@ from geodtr.training.models.fusiongan_stage1 import FusionGanStage1Config
 from geodtr.training.models.geodtr.geodtr import RESNET34, Backbone
 from geodtr.training.models.geodtr.geodtr_plus import ConvNextBackbone, ConvNextConfig, ResidualConfig
 from geodtr.training.models.importers.fusiongan import read_generator
-from geodtr.training.models.importers.sample4geo import rename_timm, with_layer_scales
+from geodtr.training.models.importers.sample4geo import in_torchvision_shapes, rename_timm
 from geodtr.training.models.importers.weights import check_tensors, read_weights
 from geodtr.training.models.l2ltr import L2LTRConfig
 from geodtr.training.models.registry import ModelConfig, outline
@@ -80,7 +80,7 @@ def first_weights(config: TrainConfig) -> Mapping[str, Tensor]:
         )
     tensors = _download(pretrained.weights) if source == "imagenet" else _read(Path(source), pretrained.title)
     renamed = {pretrained.rename(name): tensor for name, tensor in tensors.items()}
-    weights = with_layer_scales({name: tensor for name, tensor in renamed.items() if name is not None})
+    weights = in_torchvision_shapes({name: tensor for name, tensor in renamed.items() if name is not None})
     _check(weights, pretrained.build().state_dict(), pretrained.title, source)
     return {f"{module}.{name}": tensor for module in pretrained.modules for name, tensor in weights.items()}
 

@@ -141,15 +141,44 @@ def test_sizes_that_no_file_records_are_asked_for_by_name(
     weights = Sample4Geo(small, GROUND, AERIAL).state_dict()
     torch.save(_timm_names(weights), tmp_path / "small.pth")
     message = refused("import-checkpoint", tmp_path / "small.pth", "--out", tmp_path / "a.safetensors")
-    for data_set in ("cvusa", "vigor", "university"):
+    for data_set in ("cvusa", "cvact", "vigor", "university"):
         assert f"--preset sample4geo-{data_set}" in message
-    assert '--set "model.widths=[8, 16]" --set "model.blocks=[1, 1]"' in message
+    assert 'sample4geo-university; here with --set "model.widths=[8, 16]" --set "model.blocks=[1, 1]"' in message
     options = ("--preset", "sample4geo-vigor", "--set", "model.widths=[8, 16]", "--set", "model.blocks=[1, 1]")
     named = cli("import-checkpoint", tmp_path / "small.pth", *options, "--out", tmp_path / "b.safetensors")
     assert named.code == 0, named.err
     loaded = load_checkpoint(tmp_path / "b.safetensors").model
     assert loaded.config == small
     assert loaded.specs["ground"].preprocessing.height == 384
+
+
+def test_small_encoders_of_timm_keep_linear_maps_as_convolutions(tmp_path: Path) -> None:
+    small = Sample4Geo(Sample4GeoConfig(widths=(8, 16), blocks=(1, 1)), GROUND, AERIAL)
+    names = _timm_names(small.state_dict())
+    pointwise = {name: w[..., None, None] for name, w in names.items() if ".mlp.fc" in name and w.ndim == 2}
+    torch.save(names | pointwise, tmp_path / "atto.pth")
+    imported = import_official(tmp_path / "atto.pth", network=Network(small.config, GROUND, AERIAL))
+    assert all(torch.equal(w, small.state_dict()[name]) for name, w in imported.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["stages.0.blocks.0.mlp.grn.weight", "blocks.0.norm1.weight", "norm_pre.weight"])
+def test_another_encoder_is_named(tmp_path: Path, refused: Callable[..., str], name: str) -> None:
+    torch.save({"logit_scale": torch.zeros(()), f"model.{name}": torch.zeros(8)}, tmp_path / "other.pth")
+    message = refused("import-checkpoint", tmp_path / "other.pth", "--out", tmp_path / "m.safetensors")
+    assert "Sample4Geo with another encoder than timm's plain ConvNeXt" in message
+
+
+def test_cvact_s_panoramas_are_squeezed_whole() -> None:
+    """The release reads 832x1664 pixels and does not crop them."""
+    ground = _network("sample4geo-cvact").ground
+    assert (ground.rows, ground.imagery.aspect, ground.shape) == ((0, 1), 2, GROUND.shape)
+
+
+def test_a_checkpoint_of_this_toolkit_is_not_imported(tmp_path: Path, refused: Callable[..., str]) -> None:
+    small = Sample4Geo(Sample4GeoConfig(widths=(8, 16), blocks=(1, 1)), GROUND, AERIAL)
+    save_checkpoint(tmp_path / "own.safetensors", small, "test")
+    message = refused("import-checkpoint", tmp_path / "own.safetensors", "--out", tmp_path / "m.safetensors")
+    assert "use it as it is" in message
 
 
 def _timm_names(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -42,6 +42,8 @@ IMPORTERS: tuple[Importer, ...] = (
 _STATE_DICTS = ("model_state_dict", "state_dict")
 _PARTS = ("model_grd", "model_sat", "generator_model_dict", "retriebal_model_dict")
 """What files call their state dict, or the state dicts of two networks, which then begin all keys."""
+_OWN = (*(f"{branch}." for branch in BRANCHES), "encoder.features.")
+"""What begins a key of this project's checkpoints: a branch, or the encoder of both."""
 
 
 def import_official(
@@ -169,11 +171,11 @@ def _find_state_dict(content: Mapping[Any, Any]) -> Any:
 
 
 def _recognise(names: Mapping[str, Tensor], path: Path) -> Importer:
+    if any(name.startswith(_OWN) for name in names):
+        raise CheckpointError(f"{path} is a checkpoint of this toolkit, which is not imported: use it as it is.")
     for importer in IMPORTERS:
         if any(name.startswith(importer.marks) for name in names):
             return importer
-    if any(name.startswith(tuple(f"{branch}." for branch in BRANCHES)) for name in names):
-        raise CheckpointError(f"{path} is a checkpoint of this toolkit, which is not imported: use it as it is.")
     held = ", ".join(sorted({name.split(".")[0] for name in names})[:6]) or "nothing"
     known = ", ".join(importer.title for importer in IMPORTERS)
     raise CheckpointError(f"{path} is a checkpoint of another model: it holds {held}. Known are {known}.")

@@ -1,12 +1,15 @@
 """Importer for checkpoints of the official Sample4Geo release (ICCV 2023).
 
 A file is a bare state dict: `logit_scale`, and `model.` with the names of timm's ConvNeXt. It does not record the
-size of the images.
+size of the images, nor what they show.
 """
 
 import re
 from pathlib import Path
 
+from torch import Tensor
+
+from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.spec import Preprocessing
 from geodtr.training.models.backbones.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.importers.base import (
@@ -30,6 +33,8 @@ def _input(height: int, width: int) -> Preprocessing:
 GROUND, AERIAL = _input(140, 768), _input(384, 384)
 
 _STAGE = re.compile(r"^model\.stages\.(\d+)\.(downsample|blocks)\.(.*)$")
+_OTHER = re.compile(r"^model\.(?!head\.fc\.)|\.mlp\.grn\.")
+"""What only other encoders have, once a plain one's names are this project's; a classifier is a strange key."""
 _BLOCK = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5", "gamma": "layer_scale"}
 
 
@@ -38,7 +43,7 @@ class Sample4GeoImporter(Importer):
 
     title = "Sample4Geo"
     config = Sample4GeoConfig
-    marks = ("model.stem.", "model.stages.")
+    marks = ("model.stem.", "model.stages.", "logit_scale")
 
     def rename(self, name: str) -> str:
         return rename_timm(name)
@@ -51,24 +56,41 @@ class Sample4GeoImporter(Importer):
             widths=tuple(first_size(tensors, f"encoder.features.{stage}.0.layer_scale") for stage in stages),
             blocks=tuple(count(tensors, rf"encoder\.features\.{stage}\.(\d+)\.") for stage in stages),
         )
+        sizes = settings_of(config, Sample4GeoConfig())
         unknown = (
-            f"{path} is a checkpoint of Sample4Geo, which does not record the size of its images. Name it: --preset "
-            "sample4geo-cvusa (for CVUSA and CVACT), --preset sample4geo-vigor or --preset sample4geo-university"
-            + settings_of(config, Sample4GeoConfig())
+            f"{path} is a checkpoint of Sample4Geo, which does not record what its images are. Name them: --preset "
+            "sample4geo-cvusa, --preset sample4geo-cvact, --preset sample4geo-vigor or --preset sample4geo-university"
+            f"{'; here with' + sizes if sizes else ''}"
         )
         return Network(config, GROUND, AERIAL, unknown=unknown)
 
+    def refuse(self, tensors: Tensors, network: Network | None, path: Path) -> None:
+        """Another encoder: the release builds any that timm has."""
+        del network
+        other = next((name for name in tensors if _OTHER.search(name)), None)
+        if other is not None:
+            raise CheckpointError(
+                f"{path} is a checkpoint of Sample4Geo with another encoder than timm's plain ConvNeXt, which alone is "
+                f"imported: it holds {other}."
+            )
+
     def convert(self, tensors: Tensors, config: ModelConfig) -> Tensors:
         del config
-        return with_layer_scales(tensors)
+        return in_torchvision_shapes(tensors)
 
 
-def with_layer_scales(tensors: Tensors) -> Tensors:
-    """Layer scales as torchvision keeps them, with two axes of size 1 behind timm's one."""
-    return {
-        name: tensor[:, None, None] if name.endswith(".layer_scale") and tensor.ndim == 1 else tensor
-        for name, tensor in tensors.items()
-    }
+def in_torchvision_shapes(tensors: Tensors) -> Tensors:
+    """Layer scales with two axes of size 1 behind timm's one, and linear maps without the two that they have in timm's
+    small networks, atto to nano.
+    """
+    return {name: _in_torchvision_shape(name, tensor) for name, tensor in tensors.items()}
+
+
+def _in_torchvision_shape(name: str, tensor: Tensor) -> Tensor:
+    if name.endswith(".layer_scale") and tensor.ndim == 1:
+        return tensor[:, None, None]
+    pointwise = name.endswith((".block.3.weight", ".block.5.weight")) and tuple(tensor.shape[2:]) == (1, 1)
+    return tensor.flatten(1) if pointwise else tensor
 
 
 def rename_timm(name: str) -> str:
