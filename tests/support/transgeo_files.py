@@ -33,8 +33,8 @@ EXCEPTIONS: official.Exceptions = {
 }
 
 
-def network_of(preset: str) -> Network:
-    config = load_preset(preset)
+def network_of(preset: str, *settings: str) -> Network:
+    config = load_preset(preset, settings)
     return Network(config.model, config.ground, config.aerial)
 
 

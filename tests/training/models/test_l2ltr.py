@@ -201,6 +201,24 @@ def test_half_a_file_and_strange_keys_are_refused(tmp_path: Path) -> None:
         import_official(_save(tmp_path / "more.pth", weights), network=network)
 
 
+def test_a_transformer_without_a_residual_network_is_refused_by_name(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    """`--model_type ViT-B_16` of the release: patches of 16 pixels, as many positions as of R50-ViT-B_16."""
+    rest = {name: tensor for name, tensor in _small().items() if ".hybrid_model." not in name}
+    embedding = "transformer.embeddings.patch_embeddings.weight"
+    plain = {f"model_{side}.{embedding}": torch.zeros(64, 3, 16, 16) for _, side in SIDES}
+    message = refused("import-checkpoint", _save(tmp_path / "m.pth", rest | plain), "--out", tmp_path / "m.safetensors")
+    assert "without a residual network" in message
+
+
+def test_cvact_s_panoramas_are_shrunk_by_area_or_whole() -> None:
+    """With polar tiles the release reads the images of DSM's preparation; without, the panoramas themselves."""
+    polar, square = _network("l2ltr-cvact").ground, _network("l2ltr-cvusa-square").ground
+    assert (polar.rows, polar.resize) == ((0.25, 0.75), "area")
+    assert square.rows == (0, 1)
+
+
 def _save(path: Path, weights: dict[str, Tensor]) -> Path:
     """A file as the official script writes it: two state dicts, and the optimiser's."""
     parts: dict[str, dict[str, Tensor]] = {}

@@ -173,6 +173,17 @@ def test_what_no_file_records_is_asked_for_by_name(
     assert loaded.specs["ground"].preprocessing.rows == (0.25, 0.75)
 
 
+def test_a_file_for_a_limited_field_of_view_needs_its_width(tmp_path: Path, refused: Callable[..., str]) -> None:
+    """`--fov 90` of the release: int(90 / 360 * 616) columns, of which 7x9 patches are seen."""
+    network = network_of("transgeo-cvusa", "ground.width=154", "ground.imagery.field_of_view=90")
+    network = replace(network, config=SMALL)
+    path = save(tmp_path / "fov.pth.tar", timm_names(SMALL, network))
+    message = refused("import-checkpoint", path, "--out", tmp_path / "a.safetensors")
+    assert "63 feature positions" in message
+    assert "--set ground.width=PIXELS" in message
+    assert import_official(path, network=network).specs["ground"].preprocessing.width == 154
+
+
 def test_a_file_for_vigor_is_recognised_by_its_shapes(tmp_path: Path) -> None:
     vigor = network_of("transgeo-vigor")
     imported = import_official(save(tmp_path / "v.pth.tar", timm_names(SMALL, vigor)))

@@ -177,6 +177,6 @@ def match_input(
             return preprocessing
     sizes = " or ".join(f"{p.height}x{p.width}" for p in known)
     raise CheckpointError(
-        f"{path} is made for inputs with {number} feature positions; the official sizes are {sizes}. Describe another "
-        "network by a preset: --preset FILE.toml"
+        f"{path} is made for inputs with {number} feature positions; the official sizes are {sizes}. Name another size "
+        "by a preset and --set, for example: --preset NAME --set ground.width=PIXELS"
     )

@@ -7,6 +7,7 @@ one is polar, and whether panoramas are cut as CVACT's are.
 import re
 from pathlib import Path
 
+from geodtr.runtime.errors import CheckpointError
 from geodtr.runtime.spec import PANORAMAS, Preprocessing
 from geodtr.training.models.backbones.convnext import IMAGENET_MEAN, IMAGENET_STD
 from geodtr.training.models.importers.base import (
@@ -63,6 +64,16 @@ class L2LTRImporter(Importer):
             _UNIT.sub(lambda found: f".backbone.stages.{int(found[1]) - 1}.{int(found[2]) - 1}.", name)
         )
 
+    def refuse(self, tensors: Tensors, network: Network | None, path: Path) -> None:
+        """The release's plain transformers, whose patches are larger than a position."""
+        del network
+        embedding = tensors.get("ground.tokens.embedding.weight")
+        if embedding is not None and embedding.ndim == 4 and embedding.shape[-1] > 1:
+            raise CheckpointError(
+                f"{path} is a checkpoint of L2LTR without a residual network in front, which is not supported. Train "
+                "it with --model_type R50-ViT-B_16, as the release's published ones."
+            )
+
     def infer(self, tensors: Tensors, parameters: Path | None, path: Path, notice: Notice) -> Network:
         del parameters, notice  # the release writes none, and nothing is assumed
         require(tensors, {"ground.tokens.position": 3, "aerial.tokens.position": 3}, path, self.title)
@@ -91,5 +102,6 @@ def _unknown(config: L2LTRConfig, path: Path) -> str:
     return (
         f"{path} is a checkpoint of L2LTR, which does not record what its images are: 128x512 and 256x256 have the "
         "same weights. Name them: --preset l2ltr-cvusa or --preset l2ltr-cvact (polar), or --preset "
-        f"l2ltr-cvusa-square (aerial images without polar transform){'; here with' + sizes if sizes else ''}"
+        "l2ltr-cvusa-square (aerial images without polar transform; of CVACT with --set ground.imagery.aspect=2 --set "
+        f"aerial.imagery.tile_metres=144){'; here with' + sizes if sizes else ''}"
     )
