@@ -60,6 +60,10 @@ def test_an_unknown_number_of_heads_is_refused_and_found_one_folder_up(
     torch.save({"model_state_dict": _small_official()}, path)
     command = ("import-checkpoint", path, "--out", tmp_path / "m.safetensors")
     assert "number of heads" in refused(*command)
+    for name in "ab":
+        (tmp_path / "run" / f"{name}_parameter.json").write_text(json.dumps({"TR_heads": 4}))
+    assert "or more than one. Name the release's JSON with --parameters" in refused(*command)
+    (tmp_path / "run" / "b_parameter.json").unlink()
     (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"n_des": 8}))
     assert "has no TR_heads" in refused(*command)
     (tmp_path / "run" / "a_parameter.json").write_text(json.dumps({"TR_heads": 4}))

@@ -41,6 +41,8 @@ _RENAMES = (
     (re.compile(r"\.tr_module\.pos_encoder\.embedding_parameter$"), ".code_bias"),
     (re.compile(r"\.tr_module\.transformer_encoder\."), ".encoder."),
 )
+NO_PARAMETERS = "there is no *parameter.json beside it or one folder up, or more than one."
+"""What messages call what `find_parameters` does not find."""
 _FEED_FORWARD = "ground.layout.encoder.layers.0.linear1.weight"
 
 B = TypeVar("B", bound=BackboneConfig)
@@ -122,7 +124,7 @@ def panoramas_of(dataset: str | None, ground: Preprocessing, notice: Notice) -> 
 def _unknown_heads(parameters: Path | None, path: Path) -> str:
     return (
         f"The number of heads of {path} is unknown: weights do not record it, and "
-        + (f"{parameters} has no TR_heads." if parameters else "no *parameter.json is beside it or one folder up.")
+        + (f"{parameters} has no TR_heads." if parameters else NO_PARAMETERS)
         + ' Name the release\'s JSON with --parameters. The paper has 4 heads: a file with {"TR_heads": 4}.'
     )
 

@@ -29,7 +29,7 @@ from geodtr.training.models.importers.base import (
     require,
     settings_of,
 )
-from geodtr.training.models.importers.geodtr import panoramas_of, residual_stages
+from geodtr.training.models.importers.geodtr import NO_PARAMETERS, panoramas_of, residual_stages
 from geodtr.training.models.registry import ModelConfig
 
 
@@ -148,7 +148,7 @@ def _unknown(
     ground, aerial = inputs
     return (
         f"{', '.join(names)} of {path} are unknown: weights do not record them, and "
-        + (f"{parameters} does not." if parameters else "no *parameter.json is beside it or one folder up.")
+        + (f"{parameters} does not." if parameters else NO_PARAMETERS)
         + " Name the release's JSON with --parameters, or the network: --preset geodtr-plus-cvusa --set "
         f"model.heads={config.heads} --set model.bottleneck={str(config.bottleneck).lower()} --set "
         f"model.mask={config.mask}{settings_of(config, default)}"
