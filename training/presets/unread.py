@@ -1,6 +1,7 @@
 """Settings that a configuration does not read: a user who changes one would wait for an effect that never comes."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from geodtr.training.config import TrainConfig
 from geodtr.training.models.cde import CdeConfig
@@ -12,17 +13,20 @@ from geodtr.training.models.safa import SafaConfig
 Reads = Callable[[TrainConfig], bool]
 
 
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """By which configurations a setting is read, and what that needs in words."""
+
+    needed: str
+    by: Reads
+
+
 def unread(config: TrainConfig, settings: Sequence[str]) -> Iterator[str]:
     """A sentence for each of `settings`, KEY=VALUE, that changes nothing in a training with `config`."""
     for setting in settings:
         key = setting.partition("=")[0].strip()
-        needed, reads = _READ.get(key, ("", _always))
-        if not reads(config):
-            yield f"{setting} has no effect: it needs {needed}."
-
-
-def _always(_config: TrainConfig) -> bool:
-    return True
+        if key in _READ and not _READ[key].by(config):
+            yield f"{setting} has no effect: it needs {_READ[key].needed}."
 
 
 def _is(field: str, *values: object) -> Reads:
@@ -40,40 +44,39 @@ def _imagines(config: TrainConfig) -> bool:
     return isinstance(config.model, GeoDTRConfig | GeoDTRPlusConfig | SafaConfig)
 
 
-_ADVERSARIAL = ("recipe.loss=adversarial", _is("loss", "adversarial"))
-_TRIPLET = ("recipe.loss=triplet", _compares)
-_EXEMPLAR = ("recipe.loss=her or recipe.loss=seh", _is("loss", "her", "seh"))
-_LISTS = ("recipe.negatives=nearby or recipe.negatives=similar", _is("negatives", "nearby", "similar"))
+_ADVERSARIAL = _Read("recipe.loss=adversarial", _is("loss", "adversarial"))
+_TRIPLET = _Read("recipe.loss=triplet", _compares)
+_EXEMPLAR = _Read("recipe.loss=her or recipe.loss=seh", _is("loss", "her", "seh"))
+_LISTS = _Read("recipe.negatives=nearby or recipe.negatives=similar", _is("negatives", "nearby", "similar"))
 _LAYOUT = "the model geodtr, geodtr-plus or safa"
-_READ: Mapping[str, tuple[str, Reads]] = {
-    f"recipe.{field}": how
-    for field, how in {
-        "real_label": _ADVERSARIAL,
-        "l1_weight": _ADVERSARIAL,
-        "matching_weight": (
-            "recipe.loss=adversarial and the model cde",
-            lambda config: config.recipe.loss == "adversarial" and isinstance(config.model, CdeConfig),
-        ),
-        "triplet_alpha": _TRIPLET,
-        "hardest": _TRIPLET,
-        "hardest_from": _TRIPLET,
-        "exemplar_scale": _EXEMPLAR,
-        "exemplar_margin": _EXEMPLAR,
-        "exemplar_both": _EXEMPLAR,
-        "exemplar_detach": _EXEMPLAR,
-        "label_smoothing": ("recipe.loss=infonce", _is("loss", "infonce")),
-        "counterfactual_weight": (_LAYOUT, lambda config: not config.recipe.counterfactual_weight or _imagines(config)),
-        "counterfactual_beta": (
-            f"{_LAYOUT}, and a recipe.counterfactual_weight",
-            lambda config: bool(config.recipe.counterfactual_weight) and _imagines(config),
-        ),
-        "neighbours": _LISTS,
-        "selected_neighbours": _LISTS,
-        "compare_every": ("recipe.negatives=similar", _is("negatives", "similar")),
-        "warmup": (
-            "a recipe.schedule other than constant",
-            lambda config: not config.recipe.warmup or config.recipe.schedule != "constant",
-        ),
-    }.items()
+_READ: Mapping[str, _Read] = {
+    "recipe.real_label": _ADVERSARIAL,
+    "recipe.l1_weight": _ADVERSARIAL,
+    "recipe.matching_weight": _Read(
+        "recipe.loss=adversarial and the model cde",
+        lambda config: config.recipe.loss == "adversarial" and isinstance(config.model, CdeConfig),
+    ),
+    "recipe.triplet_alpha": _TRIPLET,
+    "recipe.hardest": _TRIPLET,
+    "recipe.hardest_from": _TRIPLET,
+    "recipe.exemplar_scale": _EXEMPLAR,
+    "recipe.exemplar_margin": _EXEMPLAR,
+    "recipe.exemplar_both": _EXEMPLAR,
+    "recipe.exemplar_detach": _EXEMPLAR,
+    "recipe.label_smoothing": _Read("recipe.loss=infonce", _is("loss", "infonce")),
+    "recipe.counterfactual_weight": _Read(
+        _LAYOUT, lambda config: not config.recipe.counterfactual_weight or _imagines(config)
+    ),
+    "recipe.counterfactual_beta": _Read(
+        f"{_LAYOUT}, and a recipe.counterfactual_weight",
+        lambda config: bool(config.recipe.counterfactual_weight) and _imagines(config),
+    ),
+    "recipe.neighbours": _LISTS,
+    "recipe.selected_neighbours": _LISTS,
+    "recipe.compare_every": _Read("recipe.negatives=similar", _is("negatives", "similar")),
+    "recipe.warmup": _Read(
+        "a recipe.schedule other than constant",
+        lambda config: not config.recipe.warmup or config.recipe.schedule != "constant",
+    ),
 }
-"""What each setting needs that not every training reads: in words, and of a configuration."""
+"""The settings that not every training reads."""

@@ -120,19 +120,19 @@ class LayoutExtractor(nn.Module):
     def __init__(self, config: GeoDTRConfig, positions: int) -> None:
         super().__init__()
         k, size = config.descriptors, half_of(positions)
-        self.w1 = nn.Parameter(torch.empty(positions, k, size))
+
+        def drawn(inputs: int, outputs: int) -> nn.Parameter:
+            std = 0.005 if config.initialisation == "official" else inputs**-0.5
+            return nn.Parameter(torch.empty(inputs, k, outputs).normal_(std=std))
+
+        self.w1 = drawn(positions, size)
         self.b1 = nn.Parameter(torch.full((1, k, size), 0.1))
-        self.w2 = nn.Parameter(torch.empty(size, k, positions))
+        self.w2 = drawn(size, positions)
         self.b2 = nn.Parameter(torch.full((1, k, positions), 0.1))
-        large = [self.w1, self.w2]
-        if config.layers:
-            self.code = nn.Parameter(torch.empty(positions, k, size))
-            self.code_bias = nn.Parameter(torch.zeros(1, k, size))
-            large.append(self.code)
-        for weight in large:
-            nn.init.normal_(weight, std=0.005 if config.initialisation == "official" else weight.shape[0] ** -0.5)
         self.encoder: nn.Module | None = None
         if config.layers:
+            self.code = drawn(positions, size)
+            self.code_bias = nn.Parameter(torch.zeros(1, k, size))
             self.dropout = nn.Dropout(config.dropout)
             of = f"the layout extractor's width (half of {positions} positions)"
             self.encoder = transformer(size, of, config.heads, config.feed_forward, config.dropout, config.layers)
