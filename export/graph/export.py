@@ -1,7 +1,12 @@
-"""From a PyTorch network to an ONNX graph: raw pixels in, unit descriptors out, batch size free."""
+"""From a PyTorch network to an ONNX graph: raw pixels in, unit descriptors out, batch size free.
+
+No graph reads its batch size. Where one did, OpenVINO 2026.4 read it from the first convolution, and lost that
+convolution's bias, or took channel 0's for all channels, when a quantisation followed.
+"""
 
 import copy
 import logging
+import math
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +41,7 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
             input_names=[INPUT],
             output_names=[OUTPUT],
             opset_version=OPSET,
+            custom_translation_table={torch.ops.aten.scaled_dot_product_attention.default: _attention},
             verbose=False,
         )
         if program is None:
@@ -52,17 +58,25 @@ def _folded(network: nn.Module) -> nn.Module:
 
 
 def _dividing_by_rows(graph: Any) -> Any:
-    """Let each `Div` broadcast its divisor itself: PyTorch's `normalize` expands it to the dividend's shape first.
-
-    The expansion asks the input for its batch size. With that in the graph, OpenVINO 2026.4 moves the bias of a
-    convolution into the quantisation that follows, and takes channel 0's for all channels.
-    """
+    """Let each `Div` broadcast its divisor itself: PyTorch's `normalize` expands it to the dividend's shape first."""
     producer = {name: node for node in graph.graph.node for name in node.output}
     for node in graph.graph.node:
         divisor = producer.get(node.input[1]) if node.op_type == "Div" else None
         if divisor is not None and divisor.op_type == "Expand":
             node.input[1] = divisor.input[0]
     return graph
+
+
+def _attention(query: Any, key: Any, value: Any, mask: Any = None, dropout: float = 0.0, causal: bool = False) -> Any:
+    """softmax(query key^T / sqrt(d)) value of [B, heads, N, d]. PyTorch's own translation transposes keys of any number
+    of axes, by shapes that it reads from them.
+    """
+    from onnxscript import opset20 as op
+
+    if mask is not None or dropout or causal:
+        raise NotImplementedError("attention with a mask or dropout")
+    scale = op.Constant(value_float=1 / math.sqrt(query.shape[-1]))
+    return op.MatMul(op.Softmax(op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2])), axis=-1), value)
 
 
 @contextmanager

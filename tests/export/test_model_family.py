@@ -7,11 +7,11 @@ from pathlib import Path
 import onnx
 import pytest
 import torch
-from conftest import Outcome, World
+from conftest import Outcome, Trained, World
 from nvidia import build_plan
 from tensorrt_on_fakes import shake
 
-from geodtr import BuildRequest, Bundle, Calibration, TensorRtOptions, build_engine
+from geodtr import BuildRequest, Bundle, Calibration, OpenVinoOptions, TensorRtOptions, build_engine
 from geodtr.export.build.precisions import plan_of
 from geodtr.export.build.source import export_checkpoint
 from geodtr.export.calibration_pool import pool_of
@@ -133,6 +133,26 @@ def test_the_manifest_holds_what_the_model_does_to_images(exported: Exported) ->
         graph = onnx.load(str(exported.onnx.path / f"{branch}.onnx")).graph
         assert graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
         assert [side.dim_value for side in graph.input[0].type.tensor_type.shape.dim][1:] == list(wanted[branch].shape)
+
+
+def test_no_graph_reads_its_batch_size(exported: Exported, trained: Trained) -> None:
+    """With it, OpenVINO loses the bias of a convolution that is quantised."""
+    for bundle in (exported.onnx, trained.onnx):
+        for branch in BRANCHES:
+            operators = {node.op_type for node in onnx.load(str(bundle.path / f"{branch}.onnx")).graph.node}
+            assert not operators & {"Shape", "Size", "Expand", "ConstantOfShape"}
+
+
+def test_quantised_by_openvino_a_convolution_keeps_its_bias(world: World, tmp_path: Path) -> None:
+    config = load_preset("world-transgeo", ["model.layers=1"])
+    torch.manual_seed(0)
+    network = build_model(config.model, config.ground, config.aerial)
+    for name, values in network.named_parameters():
+        if name.endswith("tokens.embedding.bias"):
+            torch.nn.init.normal_(values)
+    save_checkpoint(tmp_path / "m.safetensors", network, "random weights")
+    plan = plan_of("int8", Calibration(pool_of(world.train_set), images=8))
+    build_engine(BuildRequest(tmp_path / "m.safetensors", tmp_path / "bundle", OpenVinoOptions(), plan))
 
 
 def test_evaluate_takes_it_as_any_checkpoint(exported: Exported, cli: Callable[..., Outcome]) -> None:

@@ -33,9 +33,11 @@ class Tokens(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         embedded: Tensor = self.embedding(features).flatten(2).transpose(1, 2)
-        # Not len(): tracing would take it for a constant, without a warning.
-        learned = self.learned.expand(embedded.shape[0], -1, -1)
-        return torch.cat([learned, embedded], dim=1) + self.position
+        extra = self.learned.shape[1]
+        # Rows of zeros, not the learned tokens expanded to the batch: an exported graph reads no batch size
+        # (export/graph/export.py).
+        learned = F.pad(self.learned, (0, 0, 0, self.position.shape[1] - extra))
+        return F.pad(embedded, (0, 0, extra, 0)) + (learned + self.position)
 
 
 class Attention(nn.Module):
