@@ -168,6 +168,13 @@ def test_another_encoder_is_named(tmp_path: Path, refused: Callable[..., str], n
     assert "Sample4Geo with another encoder than timm's plain ConvNeXt" in message
 
 
+def test_an_encoder_with_another_epsilon_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+    network = Sample4Geo(Sample4GeoConfig(widths=(8, 3072), blocks=(1, 1)), GROUND, AERIAL)
+    torch.save(_timm_names(network.state_dict()), tmp_path / "other.pth")
+    message = refused("import-checkpoint", tmp_path / "other.pth", "--out", tmp_path / "m.safetensors")
+    assert "3072 numbers, convnext_xxlarge's" in message
+
+
 def test_cvact_s_panoramas_are_squeezed_whole() -> None:
     """The release reads 832x1664 pixels and does not crop them."""
     ground = _network("sample4geo-cvact").ground

@@ -35,6 +35,8 @@ GROUND, AERIAL = _input(140, 768), _input(384, 384)
 _STAGE = re.compile(r"^model\.stages\.(\d+)\.(downsample|blocks)\.(.*)$")
 _OTHER = re.compile(r"^model\.(?!head\.fc\.)|\.mlp\.grn\.")
 """What only other encoders have, once a plain one's names are this project's; a classifier is a strange key."""
+_WIDEST = 3072
+"""Channels of timm's convnext_xxlarge, the one with 1e-5 in its norms; others have 1e-6. Source: timm's ConvNeXt."""
 _BLOCK = {"conv_dw": "block.0", "norm": "block.2", "mlp.fc1": "block.3", "mlp.fc2": "block.5", "gamma": "layer_scale"}
 
 
@@ -68,6 +70,9 @@ class Sample4GeoImporter(Importer):
         """Another encoder: the release builds any that timm has."""
         del network
         other = next((name for name in tensors if _OTHER.search(name)), None)
+        norm = tensors.get("encoder.norm.weight")
+        if other is None and norm is not None and norm.numel() == _WIDEST:
+            other = f"a descriptor of {_WIDEST} numbers, convnext_xxlarge's, whose norms have another epsilon"
         if other is not None:
             raise CheckpointError(
                 f"{path} is a checkpoint of Sample4Geo with another encoder than timm's plain ConvNeXt, which alone is "
