@@ -24,6 +24,8 @@ _FOR_TENSORRT = {
     "QuantizeBias": False,
     "OpTypesToExcludeOutputQuantization": list(WEIGHTED),
 }
+# ONNX Runtime has no 8-bit convolution that gives float32. What other operators give is read in float32.
+_FOR_CPUS = {"OpTypesToExcludeOutputQuantization": [kind for kind in WEIGHTED if kind != "Conv"]}
 
 
 class Int8Quantiser:
@@ -81,8 +83,9 @@ def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: C
     one; the rest stays float32.
 
     Weights are signed per output channel, activations per tensor. For CPUs these are unsigned, and weights have 7 bits
-    where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI). TensorRT takes symmetric
-    ranges and zero point 0 alone, no 32-bit biases, and wants what a weighted operator gives left as it is.
+    where products are added in pairs in 16 bits, which 8-bit weights overflow (no VNNI); what a convolution gives is
+    rounded too. TensorRT takes symmetric ranges and zero point 0 alone, no 32-bit biases, and wants what a weighted
+    operator gives left as it is.
     Source: TensorRT's guide, Working with Quantized Types: explicit quantisation, placement of Q/DQ layers.
     """
     import onnx
@@ -106,7 +109,7 @@ def with_nodes(graph: Any, activations: Activations, dialect: Dialect, chosen: C
         nodes_to_quantize=list(chosen),
         nodes_to_exclude=[],
         op_types_to_quantize=sorted({operator.kind for operator in operators(graph)}),
-        extra_options={"WeightSymmetric": True, **(_FOR_TENSORRT if dialect == "tensorrt" else {})},
+        extra_options={"WeightSymmetric": True, **(_FOR_TENSORRT if dialect == "tensorrt" else _FOR_CPUS)},
     )
     quantizer.quantize_model()
     quantizer.model.topological_sort()
