@@ -14,6 +14,7 @@ from engines import BUILT, Contender, open_all, quantised, random_checkpoint, wo
 from geodtr.cli.console import times, track
 from geodtr.export.timing import PairTiming, rounded, time_pairs
 from geodtr.runtime.files import write_bytes
+from geodtr.training.data.pair_set import PairSet
 
 PRESETS = {
     "GeoDTR": "geodtr-cvusa",
@@ -47,12 +48,17 @@ def main() -> None:
     for model in options.models:
         file = options.work / PRESETS[model] / "row.txt"
         if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            checkpoint = random_checkpoint(file.parent, train_set, PRESETS[model])
-            contenders = list(open_all(checkpoint, file.parent, train_set, COMPARED))
-            timings = time_pairs([each.embedders for each in contenders], BATCH, rounds=options.rounds, track=track)
-            write_bytes(file, row(model, contenders, timings).encode())
+            write_bytes(file, measured(model, file.parent, train_set, options.rounds).encode())
         print(file.read_text(encoding="utf-8"), flush=True)
+
+
+def measured(model: str, work: Path, train_set: PairSet, rounds: int) -> str:
+    """The model's row. Its engines are gone from memory when the next model's are built."""
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint = random_checkpoint(work, train_set, PRESETS[model])
+    contenders = list(open_all(checkpoint, work, train_set, COMPARED))
+    timings = time_pairs([each.embedders for each in contenders], BATCH, rounds=rounds, track=track)
+    return row(model, contenders, timings)
 
 
 def row(model: str, contenders: Sequence[Contender], timings: Sequence[PairTiming]) -> str:

@@ -182,6 +182,9 @@ def open_session(
 
     session = onnxruntime.SessionOptions()
     session.log_severity_level = 3
+    # As the graph lists them. By default, what is only looked at (calibration's extremes) is computed last, and all
+    # tensors wait for it in memory.
+    session.execution_order = onnxruntime.ExecutionOrder.PRIORITY_BASED
     if options.threads is not None:
         session.intra_op_num_threads = options.threads
     if not options.spin:

@@ -267,6 +267,49 @@ def test_memory_does_not_grow_with_the_number_of_images(trained: Trained) -> Non
     assert many - few < 20_000, "kB"
 
 
+_DEEP_MEMORY = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from geodtr.calibration.activations import measure_activations
+
+for graph in sys.argv[1:]:
+    measure_activations(Path(graph), [Path("any")] * 8, lambda path: np.ones((256, 256, 3), np.uint8))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def test_memory_does_not_grow_with_the_depth_of_the_network(tmp_path: Path) -> None:
+    """The deep network's maps of eight images are 1.3 GB together: each is gone once it was looked at."""
+    files = [tmp_path / "shallow.onnx", tmp_path / "deep.onnx"]
+    for file, depth in zip(files, (2, 40), strict=True):
+        onnx.save(_chain(depth), str(file))
+    command = [sys.executable, "-c", _DEEP_MEMORY, *map(str, files)]
+    shallow, deep = map(int, subprocess.run(command, capture_output=True, text=True, check=True).stdout.split())
+    assert deep - shallow < 100_000, "kB"
+
+
+def _chain(depth: int) -> onnx.ModelProto:
+    """So many convolutions of eight channels, one after the other, with a function after each."""
+    helper, types = onnx.helper, onnx.TensorProto
+    nodes = [
+        helper.make_node("Cast", [INPUT], ["float"], to=types.FLOAT),
+        helper.make_node("Transpose", ["float"], ["0"], perm=[0, 3, 1, 2]),
+    ]
+    weights = []
+    for layer in range(depth):
+        values = np.full((8, 8 if layer else 3, 1, 1), 0.1, np.float32)
+        weights.append(onnx.numpy_helper.from_array(values, f"w{layer}"))
+        nodes.append(helper.make_node("Conv", [f"{layer}", f"w{layer}"], [f"conv{layer}"], f"conv{layer}"))
+        nodes.append(helper.make_node("Erf", [f"conv{layer}"], [f"{layer + 1}"]))
+    ports = [
+        helper.make_tensor_value_info(INPUT, types.UINT8, ["batch", 256, 256, 3]),
+        helper.make_tensor_value_info(f"{depth}", types.FLOAT, ["batch", 8, 256, 256]),
+    ]
+    graph = helper.make_graph(nodes, "chain", ports[:1], ports[1:], weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+
+
 def test_another_seed_draws_other_images(
     trained: Trained, pairs: Path, cli: Callable[..., Outcome], tmp_path: Path
 ) -> None:
