@@ -148,6 +148,7 @@ class SelectingBranch(TransGeoBranch):
 
     def seen(self, images: Tensor) -> Tensor:
         tokens: Tensor = self.tokens(images[..., : self.width])
+        # Repeated, not expanded to the tokens' shape: an exported graph reads no batch size.
         numbers = self.kept(images)[:, :, None].repeat(1, 1, tokens.shape[2])
         return torch.cat([tokens[:, :LEARNED], tokens[:, LEARNED:].gather(1, numbers)], dim=1)
 
