@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from geodtr.export.graph.checks import OPSET
+from geodtr.export.graph.structure import GraphError
 from geodtr.runtime.spec import INPUT, OUTPUT, Preprocessing
 from geodtr.training.models.base import Folds
 
@@ -26,7 +27,8 @@ _TRACED_BATCH = 2
 def export_network(network: nn.Module, how: Preprocessing) -> Any:
     """`network` as an `onnx.ModelProto`, float32: images uint8 [B, H, W, 3] -> descriptors float32 [B, D], unit rows.
 
-    Normalisation is part of the network, which is left where and as it is. Needs the `export` extra.
+    Normalisation is part of the network, which is left where and as it is. Needs the `export` extra. Raises GraphError
+    when the graph would read its batch size.
     """
     import onnxslim
 
@@ -46,7 +48,10 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        return onnxslim.slim(_dividing_by_rows(program.model_proto))
+        graph = onnxslim.slim(_dividing_by_rows(program.model_proto))
+    if any(node.op_type in ("Shape", "Size") for node in graph.graph.node):
+        raise GraphError("the exported graph reads its batch size")
+    return graph
 
 
 def _folded(network: nn.Module) -> nn.Module:
@@ -74,7 +79,7 @@ def _attention(query: Any, key: Any, value: Any, mask: Any = None, dropout: floa
     from onnxscript import opset20 as op
 
     if mask is not None or dropout or causal:
-        raise NotImplementedError("attention with a mask or dropout")
+        raise NotImplementedError("attention with a mask or dropout, which no network here has")
     scale = op.Constant(value_float=1 / math.sqrt(query.shape[-1]))
     return op.MatMul(op.Softmax(op.MatMul(op.Mul(query, scale), op.Transpose(key, perm=[0, 1, 3, 2])), axis=-1), value)
 

@@ -33,8 +33,10 @@ class FromRawTiles(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         tiles = images.float().permute(0, 3, 1, 2)  # cast first, as in `normalise`
-        grid = self.grid.expand(tiles.shape[0], -1, -1, -1)
-        polar = F.grid_sample(tiles, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        # One grid serves all: the tiles' planes are sampled as one image of many channels.
+        planes = tiles.flatten(0, 1)[None]
+        polar = F.grid_sample(planes, self.grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        polar = polar.reshape(-1, 3, *polar.shape[2:])
         descriptors: Tensor = self.network((polar + _TRUNCATION_SLACK).floor().permute(0, 2, 3, 1))
         return descriptors
 

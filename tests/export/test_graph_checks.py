@@ -5,16 +5,18 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
+import torch
 from conftest import Trained
 from onnx import TensorProto, helper, numpy_helper
 
 from geodtr.calibration.operators import operators
 from geodtr.export.build.compile import check_batch_invariance
 from geodtr.export.graph.checks import check_export, check_fp16, check_quantised
+from geodtr.export.graph.export import export_network
 from geodtr.export.graph.structure import GraphError
 from geodtr.runtime.embed.pipeline import load_batches
 from geodtr.runtime.names import Precision
-from geodtr.runtime.spec import BranchSpec, Descriptors, Images
+from geodtr.runtime.spec import BranchSpec, Descriptors, Images, Preprocessing
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 
@@ -80,6 +82,18 @@ def test_an_export_that_computes_something_else_is_caught(trained: Trained) -> N
     check_export(exported, reference)
     with pytest.raises(GraphError, match="differs from PyTorch"):
         check_export(exported, _Changed(reference, lambda rows: np.roll(rows, 1, axis=1)))
+
+
+def test_a_graph_that_reads_its_batch_size_is_caught() -> None:
+    with pytest.raises(GraphError, match="reads its batch size"):
+        export_network(_Expanding(), Preprocessing(height=4, width=4))
+
+
+class _Expanding(torch.nn.Module):
+    """Appends the same numbers to every row."""
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return torch.cat([images.float().mean(dim=(1, 2)), torch.ones(1, 5).expand(images.shape[0], -1)], dim=1)
 
 
 @pytest.mark.parametrize(

@@ -131,7 +131,7 @@ def orthogonal(columns: Tensor) -> Tensor:
         reflector = F.pad(F.normalize(reflector, dim=1), (k, 0))[:, :, None]
         reflectors.append(reflector)
         rest = rest - 2 * reflector @ (reflector.transpose(1, 2) @ rest)
-    basis = torch.eye(*columns.shape[1:], dtype=columns.dtype, device=columns.device).expand_as(columns)
+    basis = torch.eye(*columns.shape[1:], dtype=columns.dtype, device=columns.device)
     for reflector in reversed(reflectors):
         basis = basis - 2 * reflector @ (reflector.transpose(1, 2) @ basis)
     return basis
