@@ -1,12 +1,12 @@
 """What shorter descriptors cost and save:
 
-    python benchmarks/compact.py RUN FIT_SPEC SPEC WORK [--sizes 1024,512,256] [--pairs 1500] [--layer 512]
+    python benchmarks/compact.py RUN FIT_SPEC SPEC WORK [--sizes 1024,512,256] [--pairs 1500]
 
 Fits a projection of RUN's descriptors to the pairs of FIT_SPEC, as `build-engine --descriptor-size` does, and measures
 on the pairs of SPEC. Prints Markdown: by size, the memory of 92,802 tiles, the time of a search among as many (tiles of
-SPEC, repeated with noise), R@1 and its paired change with the 95 % interval; and the hits of each strength of whitening
-on the pairs held out. With `--layer N`, also the change of R@1 by a linear layer to N numbers, which FIT_SPEC's pairs
-train from the unwhitened projection on (InfoNCE, 10 epochs of Adam). Files in WORK are reused.
+SPEC, repeated with noise), R@1 and its paired change with the 95 % interval, by the projection that is kept and by the
+principal directions alone; and the hits of each strength of whitening, and of the trained layer, on the pairs held out.
+Files in WORK are reused.
 """
 
 import argparse
@@ -14,16 +14,13 @@ import time
 from pathlib import Path
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from geodtr import Bundle, open_bundle
 from geodtr.cli.console import track
 from geodtr.export.build.source import export_checkpoint
-from geodtr.export.projection import WHITENING, Fitting, Projection
+from geodtr.export.projection.fitting import WHITENING, Fitting
 from geodtr.export.statistics import paired_drop
-from geodtr.runtime.names import BRANCHES
 from geodtr.runtime.recall import rank
 from geodtr.runtime.search.exact import search
 from geodtr.runtime.spec import Descriptors
@@ -34,7 +31,6 @@ from geodtr.training.evaluation.evaluate import DescriptorPair, embed_pairs
 TILES = 92_802
 """Of CVACT_test."""
 ROUNDS = 11
-_TEMPERATURE, _BATCH, _EPOCHS = 0.05, 256, 10
 
 Hits = NDArray[np.bool_]
 
@@ -45,14 +41,13 @@ def main() -> None:
         parser.add_argument(name, type=kind)
     parser.add_argument("--sizes", default="1024,512,256")
     parser.add_argument("--pairs", type=int, default=1500, help="Of FIT_SPEC, the first N.")
-    parser.add_argument("--layer", type=int, default=0)
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     onnx = options.work / "onnx"
     bundle = open_bundle(onnx) if onnx.exists() else export_checkpoint(options.run, onnx, track=track)
     fitted_to = described(bundle, read_training_set(options.fit_spec, options.pairs), options.work / "fitted_to.npz")
     test = described(bundle, read_test_set(options.spec), options.work / "test.npz")
-    report(fitted_to, test, [int(size) for size in options.sizes.split(",")], options.layer)
+    report(fitted_to, test, [int(size) for size in options.sizes.split(",")])
 
 
 def described(bundle: Bundle, pairs: PairSet, file: Path) -> DescriptorPair:
@@ -63,30 +58,35 @@ def described(bundle: Bundle, pairs: PairSet, file: Path) -> DescriptorPair:
         return DescriptorPair.of(bundle.embedders(), pairs, stored["ground"], stored["aerial"])
 
 
-def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int], layer: int) -> None:
+def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int]) -> None:
     full = hits(test)
     size = test.aerial.shape[1]
     fitting = Fitting(fitted_to)
-    projections = {each: fitting.to(each) for each in sizes}
+    projections = {each: fitting.to(each, track=track) for each in sizes}
     short = {each: projections[each].projection.project_pairs(test) for each in sizes}
     times = search_times({size: test, **short})
-    print("| numbers | MB of 92,802 tiles | search, ms of processor time (range) | R@1 | change (95 % interval) |")
-    print("|---|---|---|---|---|")
-    print(f"| {size} | {megabytes(size)} | {times[size]} | {100 * full.mean():.2f} | |")
-    for each in sizes:
-        after = hits(short[each])
-        print(f"| {each} | {megabytes(each)} | {times[each]} | {100 * after.mean():.2f} | {changed(full, after)} |")
     print(
-        f"\n| numbers | hits of the model's own | {' | '.join(f'{each:g}' for each in WHITENING)} | variance kept, % |"
+        "| numbers | MB of 92,802 tiles | search, ms of processor time (range) | R@1 | change (95 % interval) "
+        "| change by the directions alone |"
     )
-    print(f"|---|---|{'---|' * len(WHITENING)}---|")
+    print("|---|---|---|---|---|---|")
+    print(f"| {size} | {megabytes(size)} | {times[size]} | {100 * full.mean():.2f} | | |")
     for each, fitted in projections.items():
-        held = " | ".join(str(trial.hits) for trial in fitted.trials)
-        choice = f"{fitted.whitening:g} | {100 * fitted.variance:.2f}"
-        print(f"| {each} | {fitted.full_hits} of {fitted.queries} | {held} | {choice} |")
-    if layer:
-        after = hits(trained(fitted_to, fitting.directions.project_to(layer, 0.0)).project_pairs(test))
-        print(f"\nA trained layer to {layer} numbers changes R@1 by {changed(full, after)} points.")
+        after = hits(short[each])
+        alone = hits(fitting.directions.project_to(each, fitted.whitening).project_pairs(test))
+        print(
+            f"| {each} | {megabytes(each)} | {times[each]} | {100 * after.mean():.2f} | {changed(full, after)} "
+            f"| {changed(full, alone)} |"
+        )
+    print(
+        f"\n| numbers | hits of the model's own | {' | '.join(f'{each:g}' for each in WHITENING)} | layer | kept "
+        "| variance kept, % |"
+    )
+    print(f"|---|---|{'---|' * len(WHITENING)}---|---|---|")
+    for each, fitted in projections.items():
+        held = " | ".join(str(hits) for hits in (*(trial.hits for trial in fitted.trials), fitted.layer_hits))
+        kept = "layer" if fitted.is_trained else f"{fitted.whitening:g}"
+        print(f"| {each} | {fitted.full_hits} of {fitted.queries} | {held} | {kept} | {100 * fitted.variance:.2f} |")
 
 
 def hits(rows: DescriptorPair) -> Hits:
@@ -127,26 +127,6 @@ def gallery(tiles: Descriptors) -> Descriptors:
         part[:] = tiles[: len(part)] + random.normal(0, 0.1 / np.sqrt(tiles.shape[1]), part.shape)
         part /= np.linalg.norm(part, axis=1, keepdims=True)
     return rows
-
-
-def trained(pairs: DescriptorPair, start: Projection) -> Projection:
-    """A linear layer for both branches, trained from `start` on to find the tile of each pair and the reverse."""
-    generator = torch.Generator().manual_seed(0)
-    weights = torch.tensor(start.weights, requires_grad=True)
-    bias = {branch: torch.tensor(start.bias[branch], requires_grad=True) for branch in BRANCHES}
-    rows = {"ground": torch.from_numpy(pairs.ground), "aerial": torch.from_numpy(pairs.aerial)}
-    tiles = torch.from_numpy(pairs.pair_set.tiles)
-    optimiser = torch.optim.Adam([weights, *bias.values()], lr=1e-4)
-    for _ in track(range(_EPOCHS), "Training a layer", _EPOCHS):
-        for batch in torch.split(torch.randperm(len(tiles), generator=generator), _BATCH):
-            ground = F.normalize(rows["ground"][batch] @ weights + bias["ground"], dim=1)
-            aerial = F.normalize(rows["aerial"][tiles[batch]] @ weights + bias["aerial"], dim=1)
-            scores, own = ground @ aerial.T / _TEMPERATURE, torch.arange(len(batch))
-            optimiser.zero_grad()
-            loss = F.cross_entropy(scores, own) + F.cross_entropy(scores.T, own)
-            torch.autograd.backward(loss)
-            optimiser.step()
-    return Projection(weights.detach().numpy(), {branch: each.detach().numpy() for branch, each in bias.items()})
 
 
 if __name__ == "__main__":

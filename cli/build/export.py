@@ -88,11 +88,11 @@ def inspect(
 
 def _show_projection(made: "ProjectionEntry", size: int) -> None:
     """What descriptors were projected from, and what that cost on the pairs held out."""
-    hits = next(trial.hits for trial in made.trials if trial.whitening == made.whitening)
+    layer = ", then trained as a linear layer" if made.is_trained else ""
     output.print(
         f"descriptors are projected from {made.full_size} numbers (embedding id {made.of}) to {size}, by "
-        f"{made.pairs} pairs of {made.data}: {percent(made.variance)} % of the variance, whitening {made.whitening:g}; "
-        f"each held out once, they give R@1 {percent(hits / made.queries)} instead of "
+        f"{made.pairs} pairs of {made.data}: {percent(made.variance)} % of the variance, whitening "
+        f"{made.whitening:g}{layer}; each held out once, they give R@1 {percent(made.hits / made.queries)} instead of "
         f"{percent(made.full_hits / made.queries)}",
         soft_wrap=True,
     )

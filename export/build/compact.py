@@ -13,8 +13,9 @@ if TYPE_CHECKING:
 class Compact:
     """Shorter descriptors, by a projection that is fitted to pairs and becomes part of the graphs.
 
-    It is a principal component analysis, whitened as far as that finds more of the pairs held out. Every bundle
-    that is built from this one keeps it. Galleries of the model without it, or with another, are refused.
+    It is a principal component analysis, whitened as far as that finds more of the pairs held out, or a linear layer
+    that is trained from there on, where that finds more still. Every bundle that is built from this one keeps it.
+    Galleries of the model without it, or with another, are refused.
 
     Parameters
     ----------

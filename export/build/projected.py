@@ -11,7 +11,8 @@ from geodtr.export.graph.checks import BATCHES, SMALLEST_COSINE
 from geodtr.export.graph.projection import with_projection
 from geodtr.export.graph.shared_weights import share_weights
 from geodtr.export.graph.structure import GraphError
-from geodtr.export.projection import Fitted, Fitting, Projection, check_count, check_size
+from geodtr.export.projection import Projection
+from geodtr.export.projection.fitting import Fitted, Fitting, check_count, check_size
 from geodtr.runtime.bundle import Bundle, open_bundle
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.errors import ArgumentError
@@ -45,7 +46,7 @@ def projected(exported: Bundle, plan: ProjectionPlan | None, scratch: Path, *, t
         return exported
     check_projectable(exported, plan.size)
     pairs = embed_pairs(exported.embedders(), plan.pairs, track=track)
-    (fitted,) = (Fitting(pairs).to(plan.size) for _ in track(range(1), "Fitting the projection", 1))
+    fitted = Fitting(pairs).to(plan.size, track=track)
     return write_projected(exported, fitted, pairs.pair_set, scratch / "projected")
 
 
@@ -100,6 +101,8 @@ def write_projected(exported: Bundle, fitted: Fitted, pairs: PairSet, folder: Pa
         queries=fitted.queries,
         full_hits=fitted.full_hits,
         trials=fitted.trials,
+        layer_hits=fitted.layer_hits,
+        is_trained=fitted.is_trained,
     )
     manifest = msgspec.structs.replace(
         manifest,

@@ -19,9 +19,11 @@ from geodtr.runtime.names import BRANCHES, Branch, Precision
 from geodtr.runtime.spec import EmbeddingId
 
 FILE_NAME = MANIFEST
-SCHEMA = 5
-_READ = (3, 4, SCHEMA)
-"""Schema 3 records no command and no version of its writer; before 5, branches share no weights."""
+SCHEMA = 6
+_READ = (3, 4, 5, SCHEMA)
+"""Schema 3 records no command and no version of its writer; before 5, branches share no weights, and before 6 no
+projection is trained.
+"""
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -120,7 +120,9 @@ class ProjectionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     `of`: the embedding id of the model without it. `data`: the SPEC of the `pairs` that it was fitted to, whose images
     `data_sha256` covers. `variance`: the share that it keeps, of 1. `whitening`, from 0 to 1, is one of `trials`,
-    chosen by the hits on `queries` pairs, each held out once; `full_hits`: of the model's own on the same pairs.
+    chosen by the hits on `queries` pairs, each held out once; `full_hits`: of the model's own on the same pairs;
+    `layer_hits`: of a linear layer that was trained from there on, None before schema 6. `is_trained`: whether that is
+    the projection.
     """
 
     of: str
@@ -133,6 +135,22 @@ class ProjectionEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     queries: int
     full_hits: int
     trials: tuple[WhiteningTrial, ...]
+    layer_hits: int | None = None
+    is_trained: bool = False
+
+    def __post_init__(self) -> None:
+        if (self.layer_hits is None and self.is_trained) or self.whitening not in self._by_strength:
+            raise ValueError("the projection that was chosen is none of its trials")
+
+    @property
+    def hits(self) -> int:
+        """Of the projection that was chosen, on the pairs held out."""
+        of_layer = self.layer_hits if self.is_trained else None
+        return self._by_strength[self.whitening] if of_layer is None else of_layer
+
+    @property
+    def _by_strength(self) -> dict[float, int]:
+        return {trial.whitening: trial.hits for trial in self.trials}
 
 
 class SourceEntry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,8 +1,10 @@
 """Engines with shorter descriptors: every backend and precision keeps the projection, and galleries tell them apart."""
 
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from shutil import copytree
 
 import numpy as np
 import onnx
@@ -104,6 +106,9 @@ def test_the_manifest_records_what_the_projection_was_fitted_to(
     assert (entry.data, entry.pairs, entry.data_sha256) == (fitting_set.name, 240, fitting_set.fingerprint())
     assert 0 < entry.variance < 1
     assert max(trial.hits for trial in entry.trials) <= entry.queries == 240
+    assert entry.layer_hits is not None
+    assert not entry.is_trained  # so few pairs prove nothing
+    assert entry.hits == next(trial.hits for trial in entry.trials if trial.whitening == entry.whitening)
     assert compact.manifest.embedding_id != entry.of
 
 
@@ -233,6 +238,19 @@ def test_inspect_and_doctor_report_the_projection(cli: Callable[..., Outcome], c
     assert shown.code == 0
     assert f"descriptors are projected from 512 numbers (embedding id {compact.manifest.projection.of})" in shown.out  # type: ignore[union-attr]
     assert cli("doctor", compact.path).code == 0
+
+
+def test_a_trained_layer_is_named_and_one_without_its_trial_refused(
+    cli: Callable[..., Outcome], compact: Bundle, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    copy = copytree(compact.path, tmp_path / "copy")
+    manifest = json.loads((copy / "manifest.json").read_bytes())
+    manifest["projection"] |= {"is_trained": True, "layer_hits": 120}
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "then trained as a linear layer; each held out once, they give R@1 50.0 " in cli("inspect", copy).out
+    manifest["projection"]["layer_hits"] = None
+    (copy / "manifest.json").write_text(json.dumps(manifest))
+    assert "none of its trials" in refused("inspect", copy)
 
 
 def test_descriptors_for_another_scorer_are_refused(fitting_set: PairSet, tmp_path: Path) -> None:

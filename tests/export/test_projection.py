@@ -9,9 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from geodtr.export.projection import WHITENING, Fitting, Principal, Projection, weakest_unbeaten
+from geodtr.export.projection import Projection
+from geodtr.export.projection.fitting import WHITENING, Fitting, Principal, first_unbeaten
+from geodtr.export.projection.layer import train_layer
 from geodtr.runtime.errors import ConfigError, DataError
+from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES
+from geodtr.runtime.recall import rank
 from geodtr.training.data.pair_set import Pair, PairSet
 from geodtr.training.evaluation.evaluate import DescriptorPair
 
@@ -126,14 +130,65 @@ def test_a_stronger_whitening_is_taken_for_more_hits_than_chance_gives(more: int
     weak = np.zeros(100, np.bool_)
     strong = weak.copy()
     strong[:more] = True  # one of 2^(more - 1) chances
-    assert weakest_unbeaten({0.0: weak, 1.0: strong}) == taken
-    assert weakest_unbeaten({0.0: strong, 1.0: weak}) == 0.0
+    assert first_unbeaten({0.0: weak, 1.0: strong}) == taken
+    assert first_unbeaten({0.0: strong, 1.0: weak}) == 0.0
 
 
 def test_of_equally_good_strengths_the_weakest_is_taken() -> None:
     fitted = Fitting(noisy_pairs(60, 16, 0, noise=0.01)).to(14)
     assert {trial.hits for trial in fitted.trials} == {60}
     assert fitted.whitening == 0
+
+
+def disturbed_pairs(pairs: int, seed: int) -> DescriptorPair:
+    """Places are in half of the directions. In the others an image has as much that it does not share with its pair."""
+    random = np.random.default_rng(seed)
+    places = random.normal(size=(pairs, 24))
+    ground, aerial = (
+        unit(np.concatenate([places + 0.5 * random.normal(size=places.shape), random.normal(size=places.shape)], 1))
+        for _ in BRANCHES
+    )
+    return described(ground, aerial)
+
+
+def at_1(pairs: DescriptorPair) -> int:
+    return int(np.sum(rank(pairs.ground, pairs.aerial, pairs.pair_set.truth).rank == 0))
+
+
+def test_a_layer_is_trained_where_it_finds_more_of_the_pairs_held_out() -> None:
+    """Variance alone does not tell which directions are of places."""
+    pairs, unseen = disturbed_pairs(1500, 0), disturbed_pairs(500, 1)
+    fitting = Fitting(pairs)
+    fitted = fitting.to(24)
+    hits = {trial.whitening: trial.hits for trial in fitted.trials}
+    assert fitted.is_trained
+    assert fitted.layer_hits > hits[fitted.whitening] + 20
+    untrained = fitting.directions.project_to(24, fitted.whitening)
+    assert at_1(fitted.projection.project_pairs(unseen)) > at_1(untrained.project_pairs(unseen)) + 20
+    assert np.array_equal(fitting.to(24).projection.weights, fitted.projection.weights)
+
+
+def test_no_layer_is_taken_where_it_finds_no_more() -> None:
+    pairs = noisy_pairs(60, 16, 0, noise=0.01)
+    fitting = Fitting(pairs)
+    fitted = fitting.to(14)
+    assert (fitted.is_trained, fitted.layer_hits) == (False, 60)
+    assert np.array_equal(fitted.projection.weights, fitting.directions.project_to(14, 0.0).weights)
+
+
+@pytest.mark.parametrize("right", ["shared", "left out"])
+def test_training_holds_no_tile_against_an_image_that_it_is_right_for(right: str) -> None:
+    """Two tiles, of which none is wrong for any image: nothing is to be learned."""
+    pairs = noisy_pairs(8, 16, 0)
+    own = np.zeros(8, np.int64) if right == "shared" else np.arange(8) % 2
+    of_each = np.array([0]) if right == "shared" else np.array([0, 1])
+    matches = Matches(np.repeat(np.arange(8), len(of_each)), np.tile(of_each, 8))
+    start = principal(pairs).project_to(4, 0.0)
+    trained = train_layer(start, {"ground": pairs.ground, "aerial": pairs.aerial[: len(of_each)]}, own, matches)
+    assert np.array_equal(trained.weights, start.weights)
+    one_to_one = Matches.one_to_one(8)
+    changed = train_layer(start, {branch: pairs[branch] for branch in BRANCHES}, np.arange(8), one_to_one)
+    assert not np.array_equal(changed.weights, start.weights)
 
 
 def test_pairs_that_share_a_tile_are_held_out_together() -> None:

@@ -230,7 +230,7 @@ def test_a_manifest_of_schema_3_is_rewritten_in_the_newest(
     _make_older(bundle)
     command = ("parity", trained.onnx.path, bundle, "--data", trained.test_set.name, "--limit", 20, "--no-stages")
     assert cli(*command).code == 0
-    assert (read_manifest(bundle).schema, read_manifest(bundle).writer) == (5, __version__)
+    assert (read_manifest(bundle).schema, read_manifest(bundle).writer) == (6, __version__)
 
 
 def test_a_newer_manifest_is_explained_with_the_update_command(
@@ -238,11 +238,11 @@ def test_a_newer_manifest_is_explained_with_the_update_command(
 ) -> None:
     bundle = copy_of("fp32")
     manifest = bundle / "manifest.json"
-    newer = json.loads(manifest.read_bytes()) | {"schema": 6, "writer": "2.0.0", "unknown": {}}
+    newer = json.loads(manifest.read_bytes()) | {"schema": 7, "writer": "2.0.0", "unknown": {}}
     manifest.write_text(json.dumps(newer))
     failed = _failed(cli("doctor", bundle, "--json"))["manifest.json"]
-    assert "has schema 6, written by geodtr-export 2.0.0" in failed["found"]
-    assert "reads schemas up to 5" in failed["found"]
+    assert "has schema 7, written by geodtr-export 2.0.0" in failed["found"]
+    assert "reads schemas up to 6" in failed["found"]
     assert "Update it to 2.0.0 or later" in failed["found"]
     assert failed["remedy"] == install_hint(upgrade=True)
     assert "written by geodtr-export 2.0.0" in " ".join(refused("inspect", bundle).split())

@@ -1,21 +1,23 @@
-"""The projection that makes descriptors shorter: principal directions of the descriptors of pairs, whitened or not.
+"""Fits a projection to the descriptors of pairs: principal directions, whitened or not, or what training makes of them.
 
 Knows rows of numbers. Models, images and graphs are out of scope.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
 from functools import cached_property
-from hashlib import sha256
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from geodtr.export.projection import BLOCK, Projection
 from geodtr.export.statistics import mcnemar, paired_drop
 from geodtr.runtime.errors import ArgumentError, DataError
 from geodtr.runtime.manifest import WhiteningTrial
 from geodtr.runtime.matches import Matches
 from geodtr.runtime.names import BRANCHES, Branch
+from geodtr.runtime.progress import Track, untracked
 from geodtr.runtime.recall import rank
 from geodtr.runtime.spec import Descriptors
 from geodtr.training.data.pair_set import PairSet
@@ -23,62 +25,22 @@ from geodtr.training.evaluation.evaluate import DescriptorPair
 
 WHITENING = (0.0, 0.25, 0.5, 0.75, 1.0)
 """The strengths that are tried: 0 leaves the principal directions as they are, 1 gives all the same variance."""
-SHORTEST = 1e-12
-"""Least length that a projected row is divided by, as PyTorch's `normalize` has it."""
 _ROUNDING = float(np.finfo(np.float32).eps) ** 2
 """Of a variance: descriptors are float32."""
 _CHANCE = 0.05
-_BLOCK = 4096
 
 _Floats = NDArray[np.float64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Projection:
-    """Makes descriptors of N numbers from descriptors x of D: x @ weights + bias, divided by its length.
-
-    `weights`: float32 [D, N], the same for both branches. `bias`: float32 [N] by branch; it takes the branch's mean
-    away.
-    """
-
-    weights: NDArray[np.float32]
-    bias: Mapping[Branch, NDArray[np.float32]]
-
-    @property
-    def size(self) -> int:
-        """Numbers of a projected descriptor."""
-        return int(self.weights.shape[1])
-
-    def project(self, branch: Branch, rows: Descriptors) -> Descriptors:
-        """Unit rows, float32 [K, D] -> unit rows, float32 [K, N]; computed in float64."""
-        weights, bias = self.weights.astype(np.float64), self.bias[branch].astype(np.float64)
-        projected = np.empty((len(rows), self.size), np.float32)
-        for start in range(0, len(rows), _BLOCK):
-            products = rows[start : start + _BLOCK].astype(np.float64) @ weights + bias
-            lengths = np.linalg.norm(products, axis=1, keepdims=True)
-            projected[start : start + _BLOCK] = products / np.maximum(lengths, SHORTEST)
-        return projected
-
-    def project_pairs(self, pairs: DescriptorPair) -> DescriptorPair:
-        """Both branches' rows, projected."""
-        ground, aerial = (self.project(branch, pairs[branch]) for branch in BRANCHES)
-        return replace(pairs, ground=ground, aerial=aerial)
-
-    def embedding_id(self, of: str) -> str:
-        """The identifier of the space that this makes of the space `of`: another projection, another space."""
-        digest = sha256(of.encode())
-        for numbers in (self.weights, *(self.bias[branch] for branch in BRANCHES)):
-            digest.update(repr(numbers.shape).encode())
-            digest.update(np.ascontiguousarray(numbers, "<f4").tobytes())
-        return digest.hexdigest()[:16]
+_Mask = NDArray[np.bool_]
+_Choice = TypeVar("_Choice", bound=Hashable)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Fitted:
     """A projection, how it was chosen, and the share of the variance that it keeps.
 
-    `trials`: every strength of whitening, on `queries` pairs, each held out once; `full_hits`: of the descriptors as
-    they were, on the same pairs.
+    `trials`: every strength of whitening, on `queries` pairs, each held out once; `layer_hits`: of a layer trained from
+    `whitening` on, which `projection` is if `is_trained`; `full_hits`: of the descriptors as they were, on the same
+    pairs. `variance` is of the principal directions.
     """
 
     projection: Projection
@@ -87,6 +49,8 @@ class Fitted:
     queries: int
     full_hits: int
     trials: tuple[WhiteningTrial, ...]
+    layer_hits: int
+    is_trained: bool
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -118,8 +82,8 @@ class Principal:
         else:
             covariance = np.zeros((size, size))
             for branch in BRANCHES:
-                for start in range(0, len(rows[branch]), _BLOCK):
-                    part = rows[branch][start : start + _BLOCK] - means[branch]
+                for start in range(0, len(rows[branch]), BLOCK):
+                    part = rows[branch][start : start + BLOCK] - means[branch]
                     covariance += part.T @ part / len(rows[branch])
             variances, vectors = _by_falling_variance(covariance)
         # A direction has two signs, and a library may give either.
@@ -140,6 +104,10 @@ class Principal:
         return Projection(weights, bias)
 
 
+_Fit = Callable[[Principal, _Mask], Projection]
+"""Fits a projection to the chosen pairs, given their directions."""
+
+
 def _by_falling_variance(covariance: _Floats) -> tuple[_Floats, _Floats]:
     """The variances of a symmetric matrix beyond rounding, and its unit vectors, in columns."""
     variances, vectors = np.linalg.eigh(covariance)
@@ -153,7 +121,8 @@ class Fitting:
     The strength of whitening is chosen by recall. Each half of the tiles, with their pairs, is projected by the
     directions of the other half, and searched by itself. The weakest strength is taken that the one with most hits at
     rank 1 does not beat by more than chance (McNemar's test, 5 %), because a stronger one changes more answers, for
-    better or worse. The projection is then fitted to all pairs.
+    better or worse. A linear layer that is trained from there on is held against it in the same way, and taken if it
+    finds more, beyond chance. The projection is then fitted to all pairs.
 
     Whitening: Jégou and Chum, "Negative evidences and co-occurrences in image retrieval: the benefit of PCA and
     whitening", ECCV 2012. Between none and all of it, "attenuated": Mukundan et al., "Understanding and improving
@@ -164,7 +133,7 @@ class Fitting:
         self._pairs = pairs
         self._halves = _halves(pairs.pair_set)
 
-    def to(self, size: int) -> Fitted:
+    def to(self, size: int, *, track: Track = untracked) -> Fitted:
         """The projection to `size` numbers.
 
         Raises
@@ -183,18 +152,25 @@ class Fitting:
                 f"{ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
                 f"{min(ranks)}."
             )
-        by_strength = {strength: self._found(size, strength) for strength in WHITENING}
-        whitening = weakest_unbeaten(by_strength)
+        by_strength = {strength: self._found(_whitened(size, strength)) for strength in WHITENING}
+        whitening = first_unbeaten(by_strength)
+        layer = self._found(lambda directions, rest: self._trained(directions.project_to(size, whitening), rest, track))
+        is_trained = first_unbeaten({False: by_strength[whitening], True: layer})
+        projection = self.directions.project_to(size, whitening)
+        if is_trained:
+            projection = self._trained(projection, np.ones(len(layer), np.bool_), track)
         variances = self.directions.variances
         return Fitted(
-            projection=self.directions.project_to(size, whitening),
+            projection=projection,
             whitening=whitening,
             variance=float(variances[:size].sum() / variances.sum()),
             queries=len(self._pairs.ground),
-            full_hits=int(self._found(size, None).sum()),
+            full_hits=int(self._found(None).sum()),
             trials=tuple(
                 WhiteningTrial(whitening=strength, hits=int(hits.sum())) for strength, hits in by_strength.items()
             ),
+            layer_hits=int(layer.sum()),
+            is_trained=is_trained,
         )
 
     @cached_property
@@ -207,31 +183,45 @@ class Fitting:
         """Of all pairs."""
         return Principal.of({branch: self._pairs[branch] for branch in BRANCHES})
 
-    def _rows(self, chosen: NDArray[np.bool_]) -> dict[Branch, Descriptors]:
+    def _rows(self, chosen: _Mask) -> dict[Branch, Descriptors]:
         """The ground rows of the chosen pairs, and their tiles, each once."""
         tiles = np.unique(self._pairs.pair_set.tiles[chosen])
         return {"ground": self._pairs.ground[chosen], "aerial": self._pairs.aerial[tiles]}
 
-    def _found(self, size: int, strength: float | None) -> NDArray[np.bool_]:
-        """Whether each pair is a hit at rank 1 where its half is held out; None: of the descriptors as they are."""
+    def _trained(self, start: Projection, chosen: _Mask, track: Track) -> Projection:
+        """What the chosen pairs make of `start`."""
+        from geodtr.export.projection.layer import train_layer
+
+        tiles = self._pairs.pair_set.tiles[chosen]
+        own = np.searchsorted(np.unique(tiles), tiles)
+        return train_layer(start, self._rows(chosen), own, _known(self._pairs.pair_set, chosen), track=track)
+
+    def _found(self, fit: _Fit | None) -> _Mask:
+        """Whether each pair is a hit at rank 1 where its half is held out and the other fitted to; None: of the
+        descriptors as they are.
+        """
         first = np.empty(len(self._pairs.ground), np.bool_)
-        for held, directions in zip(self._halves, reversed(self._of_halves), strict=True):
+        for held, rest, directions in zip(self._halves, self._halves[::-1], self._of_halves[::-1], strict=True):
             rows = self._rows(held)
-            if strength is not None:
-                projection = directions.project_to(size, strength)
+            if fit is not None:
+                projection = fit(directions, rest)
                 rows = {branch: projection.project(branch, rows[branch]) for branch in BRANCHES}
             truth, left_out = _within(self._pairs.pair_set, held)
             first[held] = rank(rows["ground"], rows["aerial"], truth, left_out).rank == 0
         return first
 
 
-def _halves(pair_set: PairSet) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+def _whitened(size: int, strength: float) -> _Fit:
+    return lambda directions, _: directions.project_to(size, strength)
+
+
+def _halves(pair_set: PairSet) -> tuple[_Mask, _Mask]:
     """Which pairs are of every second tile, bool [pairs], and which of the others."""
     even = pair_set.tiles % 2 == 0
     return even, ~even
 
 
-def _within(pair_set: PairSet, half: NDArray[np.bool_]) -> tuple[Matches, Matches | None]:
+def _within(pair_set: PairSet, half: _Mask) -> tuple[Matches, Matches | None]:
     """What is right for the pairs of a half, and what is left out of their rankings, of the tiles of the half, by the
     rows of `Fitting._rows`.
     """
@@ -245,15 +235,26 @@ def _within(pair_set: PairSet, half: NDArray[np.bool_]) -> tuple[Matches, Matche
     return inside(pair_set.truth), None if left_out is None else inside(left_out)
 
 
-def weakest_unbeaten(found: Mapping[float, NDArray[np.bool_]]) -> float:
-    """The first strength, in rising order, that the one with most hits does not beat by more than chance."""
-    best = max(found, key=lambda strength: int(found[strength].sum()))
+def _known(pair_set: PairSet, chosen: _Mask) -> Matches:
+    """The tiles that are right for each of the chosen pairs, or left out of its ranking, by the rows of `_rows`."""
+    truth, left_out = _within(pair_set, chosen)
+    if left_out is None:
+        return truth
+    query = np.concatenate([truth.query, left_out.query])
+    reference = np.concatenate([truth.reference, left_out.reference])
+    order = np.argsort(query, kind="stable")
+    return Matches(query[order], reference[order])
 
-    def beaten(hits: NDArray[np.bool_]) -> bool:
+
+def first_unbeaten(found: Mapping[_Choice, _Mask]) -> _Choice:
+    """The first choice that the one with most hits does not beat by more than chance."""
+    best = max(found, key=lambda choice: int(found[choice].sum()))
+
+    def beaten(hits: _Mask) -> bool:
         drop = paired_drop(found[best], hits)
         return drop.lost > drop.gained and mcnemar(drop.lost, drop.gained) < _CHANCE
 
-    return next(strength for strength, hits in found.items() if not beaten(hits))
+    return next(choice for choice, hits in found.items() if not beaten(hits))
 
 
 def check_size(size: int, full: int) -> None:
