@@ -21,8 +21,8 @@ BLOCK = 4096
 class Projection:
     """Makes descriptors of N numbers from descriptors x of D: x @ weights + bias, divided by its length.
 
-    `weights`: float32 [D, N], the same for both branches. `bias`: float32 [N] by branch; it takes the branch's mean
-    away.
+    `weights`: float32 [D, N], the same for both branches. `bias`: float32 [N] by branch; without training, it takes the
+    branch's mean away.
     """
 
     weights: NDArray[np.float32]

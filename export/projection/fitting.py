@@ -5,7 +5,6 @@ Knows rows of numbers. Models, images and graphs are out of scope.
 
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -132,6 +131,7 @@ class Fitting:
     def __init__(self, pairs: DescriptorPair) -> None:
         self._pairs = pairs
         self._halves = _halves(pairs.pair_set)
+        self._principal: tuple[Principal, Principal, Principal] | None = None
 
     def to(self, size: int, *, track: Track = untracked) -> Fitted:
         """The projection to `size` numbers.
@@ -145,25 +145,26 @@ class Fitting:
         """
         check_size(size, self._pairs.ground.shape[1])
         check_count(size, self._pairs.pair_set)
-        ranks = min(each.rank for each in self._of_halves), self.directions.rank
+        *of_halves, of_all = self._directions(track)
+        ranks = min(each.rank for each in of_halves), of_all.rank
         if min(ranks) < size:
             raise DataError(
                 f"The descriptors of {self._pairs.pair_set.name} differ in {ranks[1]} directions, half of them in "
                 f"{ranks[0]}; {size} are wanted. Name more pairs by --compact-on, or at most --descriptor-size "
                 f"{min(ranks)}."
             )
-        by_strength = {strength: self._found(_whitened(size, strength)) for strength in WHITENING}
+        strengths = track(WHITENING, "Fitting the projection", len(WHITENING))
+        by_strength = {strength: self._found(_whitened(size, strength)) for strength in strengths}
         whitening = first_unbeaten(by_strength)
         layer = self._found(lambda directions, rest: self._trained(directions.project_to(size, whitening), rest, track))
         is_trained = first_unbeaten({False: by_strength[whitening], True: layer})
-        projection = self.directions.project_to(size, whitening)
+        projection = of_all.project_to(size, whitening)
         if is_trained:
             projection = self._trained(projection, np.ones(len(layer), np.bool_), track)
-        variances = self.directions.variances
         return Fitted(
             projection=projection,
             whitening=whitening,
-            variance=float(variances[:size].sum() / variances.sum()),
+            variance=float(of_all.variances[:size].sum() / of_all.variances.sum()),
             queries=len(self._pairs.ground),
             full_hits=int(self._found(None).sum()),
             trials=tuple(
@@ -173,15 +174,18 @@ class Fitting:
             is_trained=is_trained,
         )
 
-    @cached_property
-    def _of_halves(self) -> tuple[Principal, Principal]:
-        first, second = (Principal.of(self._rows(half)) for half in self._halves)
-        return first, second
-
-    @cached_property
+    @property
     def directions(self) -> Principal:
         """Of all pairs."""
-        return Principal.of({branch: self._pairs[branch] for branch in BRANCHES})
+        return self._directions()[2]
+
+    def _directions(self, track: Track = untracked) -> tuple[Principal, Principal, Principal]:
+        """Of each half, and of all pairs; computed once."""
+        if self._principal is None:
+            parts = (*map(self._rows, self._halves), {branch: self._pairs[branch] for branch in BRANCHES})
+            first, second, of_all = (Principal.of(rows) for rows in track(parts, "Finding principal directions", 3))
+            self._principal = first, second, of_all
+        return self._principal
 
     def _rows(self, chosen: _Mask) -> dict[Branch, Descriptors]:
         """The ground rows of the chosen pairs, and their tiles, each once."""
@@ -201,7 +205,8 @@ class Fitting:
         descriptors as they are.
         """
         first = np.empty(len(self._pairs.ground), np.bool_)
-        for held, rest, directions in zip(self._halves, self._halves[::-1], self._of_halves[::-1], strict=True):
+        first_half, second_half, _ = self._directions()
+        for held, rest, directions in zip(self._halves, self._halves[::-1], (second_half, first_half), strict=True):
             rows = self._rows(held)
             if fit is not None:
                 projection = fit(directions, rest)
