@@ -84,7 +84,7 @@ def report(fitted_to: DescriptorPair, test: DescriptorPair, sizes: list[int]) ->
     )
     print(f"|---|---|{'---|' * len(WHITENING)}---|---|---|")
     for each, fitted in projections.items():
-        held = " | ".join(str(hits) for hits in (*(trial.hits for trial in fitted.trials), fitted.layer_hits))
+        held = " | ".join(map(str, (*(trial.hits for trial in fitted.trials), fitted.layer_hits)))
         kept = "layer" if fitted.is_trained else f"{fitted.whitening:g}"
         print(f"| {each} | {fitted.full_hits} of {fitted.queries} | {held} | {kept} | {100 * fitted.variance:.2f} |")
 

@@ -32,8 +32,8 @@ def train_layer(
     """The projection that training makes of `start`, by InfoNCE in both directions (van den Oord et al., 2018).
 
     `rows`: unit rows, float32 [Q, D] and [T, D]. `own`: int64 [Q], the tile of each ground row. Of the tiles in a
-    batch, all are wrong for a ground row but its own and those that `right` names. The result depends on the rows
-    alone, on one machine.
+    batch, all are wrong for a ground row but its own and those that `right` names. On one machine, the same arguments
+    give the same projection.
     """
     random = torch.Generator().manual_seed(0)
     weights = torch.tensor(start.weights, requires_grad=True)
