@@ -104,6 +104,31 @@ class SpectralConv(nn.Conv2d):
         self._iterated = self.weight._version
 
 
+class AveragedConv(SpectralConv):
+    """A convolution, then the means of 2x2 of its outputs: [B, C, H, W] -> [B, C', H/2, W/2], sides rounded down."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.avg_pool2d(super().forward(features), 2)
+
+    def folded(self) -> nn.Conv2d:
+        """A plain convolution of stride 2 that gives the same: its kernel is the mean of four shifted ones.
+
+        It computes less, and OpenVINO rounds the means of 8-bit outputs to integers.
+        """
+        plain = super().folded()
+        shifted = F.avg_pool2d(F.pad(plain.weight, (1, 1, 1, 1)), 2, stride=1)
+        averaged = nn.Conv2d(
+            self.in_channels,
+            self.out_channels,
+            self.kernel_size[0] + 1,
+            stride=2,
+            padding=plain.padding[0],
+            padding_mode=plain.padding_mode,
+        )
+        averaged.weight, averaged.bias = nn.Parameter(shifted.detach()), plain.bias
+        return averaged
+
+
 def instance_norm(width: int) -> nn.GroupNorm:
     """Of each channel alone, with the statistics of the image itself, in evaluation too."""
     return nn.GroupNorm(width, width, eps=1e-5)
@@ -115,14 +140,14 @@ class Down(nn.Module):
     def __init__(self, width_in: int, width: int) -> None:
         super().__init__()
         self.first = SpectralConv(width_in, width, 3)
-        self.second = SpectralConv(width, width, 3)
-        self.shortcut = SpectralConv(width_in, width, 1)
+        self.second = AveragedConv(width, width, 3)
+        self.shortcut = AveragedConv(width_in, width, 1)
         self.norm = instance_norm(width)
 
     def forward(self, features: Tensor) -> Tensor:
         deep = self.second(F.relu(self.first(F.relu(features))))
-        pooled: Tensor = self.norm(F.avg_pool2d(deep, 2) + F.avg_pool2d(self.shortcut(features), 2))
-        return pooled
+        normed: Tensor = self.norm(deep + self.shortcut(features))
+        return normed
 
 
 class Residual(nn.Module):

@@ -17,7 +17,7 @@ from geodtr.runtime.images.polar import polar_transform
 from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import Branch
 from geodtr.training.data.spec import read_test_set
-from geodtr.training.models.cde import Cde, SpectralConv
+from geodtr.training.models.cde import AveragedConv, Cde, SpectralConv
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
@@ -122,6 +122,17 @@ def test_a_kernel_is_divided_by_its_largest_singular_value() -> None:
     torch.testing.assert_close(convolution(images), expected, rtol=1e-3, atol=1e-5)
     convolution.eval()
     torch.testing.assert_close(convolution.folded()(images), convolution(images))
+
+
+@pytest.mark.parametrize("size", [1, 3])
+def test_a_convolution_and_its_means_are_exported_as_one_convolution(size: int) -> None:
+    torch.manual_seed(0)
+    convolution = AveragedConv(4, 6, size).eval()
+    assert convolution.bias is not None
+    torch.nn.init.normal_(convolution.bias)
+    for height, width in ((6, 10), (7, 9)):
+        images = torch.randn(2, 4, height, width)
+        torch.testing.assert_close(convolution.folded()(images), convolution(images))
 
 
 def test_how_panoramas_are_cut_must_be_named(cli: Callable[..., Outcome], tmp_path: Path) -> None:

@@ -28,9 +28,12 @@ from geodtr.training.presets.load import load_preset
 from geodtr.training.trainer import Trainer, _hardest
 from geodtr.training.world.dataset import WorldSet, write_world
 
+# Of fewer than 16 channels, channels last, an odd batch and AVX-512, oneDNN 3.13 in PyTorch 2.15 computes the gradient
+# of a 1x1 convolution of stride 2 beyond its memory when it has two threads.
 SMALL = (
-    *("model.begin=4", "model.encoder=[8,16,16]", "model.widths=[8,8,16]", "model.residuals=2", "recipe.batch_size=6"),
-    *("ground.height=24", "ground.width=48", "aerial.height=24", "aerial.width=48", "recipe.layout=none"),
+    *("model.begin=4", "model.encoder=[8,16,16]", "model.widths=[16,16,16]"),
+    *("model.residuals=2", "recipe.batch_size=6", "recipe.layout=none"),
+    *("ground.height=24", "ground.width=48", "aerial.height=24", "aerial.width=48"),
 )
 DECODER = (
     (r"^deconv(\d)\.norm_r(\d)\.", r"decoder.up\1.norm\2."),
