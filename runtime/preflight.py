@@ -3,6 +3,7 @@
 Knows manifests and files; loads no engine. What one backend needs is found by its own file in `engines/`.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from geodtr.runtime.files import check_regular, sha256
 from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Dialect
+
+_HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
+_ASKS_FOR_HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +114,28 @@ def find_gpu(*, needed: bool) -> Finding:
         what="GPU",
         found="No GPU answers: there is none, or no driver of NVIDIA's." if needed else "none",
         failed=needed,
+    )
+
+
+def find_pages() -> Finding | None:
+    """The size of memory pages, which decides how often a processor looks up where they lie. None where the system does
+    not say.
+
+    Source: Linux, Documentation/admin-guide/mm/transhuge.rst; glibc's manual, Memory Allocation Tunables.
+    """
+    if not _HUGE_PAGES.is_file():
+        return None
+    given = _HUGE_PAGES.read_text(encoding="ascii")
+    tunables = os.environ.get("GLIBC_TUNABLES", "")
+    if "[always]" in given or ("[madvise]" in given and _ASKS_FOR_HUGE_PAGES in tunables):
+        return Finding(what="memory pages", found="huge")
+    small = f"{os.sysconf('SC_PAGE_SIZE') >> 10} kB"
+    if "[madvise]" not in given:
+        return Finding(what="memory pages", found=f"{small}; huge ones are switched off")
+    return Finding(
+        what="memory pages",
+        found=f"{small}; huge ones where a program asks, in which engines can be faster",
+        remedy=f"With glibc 2.35 or newer: export GLIBC_TUNABLES={_ASKS_FOR_HUGE_PAGES}",
     )
 
 

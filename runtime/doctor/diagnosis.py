@@ -20,7 +20,7 @@ from geodtr.runtime.installation import install_hint
 from geodtr.runtime.machine import cpu_dialect, this_cpu
 from geodtr.runtime.manifest import FILE_NAME, NewerManifest, UnreadManifest, read_manifest
 from geodtr.runtime.names import BACKENDS
-from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu
+from geodtr.runtime.preflight import Finding, check_choice, check_files, find_gpu, find_pages
 
 _PACKAGES = {"torch": "train", "onnx": "export"}
 """Packages beside the backends that decide which commands work, and the extra that brings each."""
@@ -81,6 +81,9 @@ def _machine_findings() -> Iterator[Finding]:
     yield Finding(
         what="processor", found=f"{cpu.architecture}, {os.cpu_count()} cores, {flags}; INT8 as {cpu_dialect()}"
     )
+    pages = find_pages()
+    if pages is not None:
+        yield pages
     yield find_gpu(needed=False)
     backends = [list(installed(backend)) for backend in BACKENDS]
     yield from itertools.chain.from_iterable(backends)

@@ -92,6 +92,28 @@ def test_the_machine_is_reported_without_a_bundle(cli: Cli) -> None:
     assert {"Python", "GPU", "openvino", "tensorrt"} <= set(findings)
 
 
+@pytest.mark.parametrize(
+    ("given", "tunables", "found"),
+    [
+        ("always [madvise] never", "", "huge ones where a program asks"),
+        ("always [madvise] never", "glibc.malloc.check=0:glibc.malloc.hugetlb=1", "huge"),
+        ("[always] madvise never", "", "huge"),
+        ("always madvise [never]", "glibc.malloc.hugetlb=1", "switched off"),
+    ],
+)
+def test_small_memory_pages_are_noted_with_the_setting_for_huge_ones(
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, tunables: str, found: str
+) -> None:
+    (tmp_path / "enabled").write_text(f"{given}\n")
+    monkeypatch.setattr(preflight, "_HUGE_PAGES", tmp_path / "enabled")
+    monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    report = json.loads(cli("doctor", "--json").out)
+    (pages,) = [entry for entry in report["findings"] if entry["what"] == "memory pages"]
+    assert found in pages["found"]
+    assert not pages["failed"]
+    assert ("GLIBC_TUNABLES=glibc.malloc.hugetlb=1" in (pages["remedy"] or "")) == ("asks" in found)
+
+
 def test_a_folder_that_is_no_bundle_is_wrong_usage(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "is not a bundle: it holds no manifest.json" in refused("doctor", tmp_path)
     assert "is not a bundle: there is no such folder" in refused("doctor", tmp_path / "gone")
