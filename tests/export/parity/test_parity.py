@@ -315,7 +315,9 @@ def test_the_example_in_the_documentation_runs(
     (tmp_path / "test").symlink_to(trained.test_set.pairs[0].ground.parents[1])
     monkeypatch.chdir(tmp_path)
     exec(compile(example, str(DOCS), "exec"), {})
-    assert "passed" in capsys.readouterr().out
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == "engine"
+    assert printed[1] in ("passed", "undecided")  # which, is decided by single hits of 500
     assert json.loads((tmp_path / "parity.json").read_text())["pairs"] == len(trained.test_set)
     assert read_manifest(Path("engine")).parity
 
