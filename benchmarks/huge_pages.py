@@ -40,7 +40,8 @@ def pairs_per_second(bundle: Path, more: dict[str, str]) -> float:
     command = (str(Path(sys.executable).with_name("geodtr-export")), "bench", str(bundle), *numbers)
     environment = {name: value for name, value in os.environ.items() if name not in ASKING} | more
     done = subprocess.run(command, env=environment, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return 1 / sum(1 / row["speed"]["median"] for row in json.loads(done.stdout)["rows"])
+    seconds: float = sum(1 / row["speed"]["median"] for row in json.loads(done.stdout)["rows"])
+    return 1 / seconds
 
 
 if __name__ == "__main__":
