@@ -13,8 +13,12 @@ import sys
 from pathlib import Path
 from statistics import median
 
+from geodtr.cli.console import times
+from geodtr.runtime.manifest import Ratio
+from geodtr.runtime.preflight import ASKS_FOR_HUGE_PAGES
+
 BATCH, ROUNDS, CALLS = 8, 5, 3
-ASKING = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1"}
+ASKING = {"GLIBC_TUNABLES": ASKS_FOR_HUGE_PAGES}
 
 
 def main() -> None:
@@ -30,8 +34,8 @@ def main() -> None:
             for taken, more in sides if number % 2 else sides[::-1]:
                 taken.append(pairs_per_second(bundle, more))
         ratios = [fast / slow for fast, slow in zip(huge, small, strict=True)]
-        spread = f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {bundle.name} | {median(small):.3g} | {median(huge):.3g} | {spread} |", flush=True)
+        ratio = Ratio(median=median(ratios), lowest=min(ratios), highest=max(ratios))
+        print(f"| {bundle.name} | {median(small):.3g} | {median(huge):.3g} | {times(ratio)} |", flush=True)
 
 
 def pairs_per_second(bundle: Path, more: dict[str, str]) -> float:

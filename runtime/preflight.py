@@ -16,8 +16,10 @@ from geodtr.runtime.machine import this_cpu, this_gpu
 from geodtr.runtime.manifest import FILE_NAME, FileEntry, Manifest
 from geodtr.runtime.names import BRANCHES, Dialect
 
+ASKS_FOR_HUGE_PAGES = "glibc.malloc.hugetlb=1"
+"""What the environment's GLIBC_TUNABLES has to hold, where a program must ask for them."""
+
 _HUGE_PAGES = Path("/sys/kernel/mm/transparent_hugepage/enabled")
-_ASKS_FOR_HUGE_PAGES = "glibc.malloc.hugetlb=1"
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -127,7 +129,7 @@ def find_pages() -> Finding | None:
         return None
     given = _HUGE_PAGES.read_text(encoding="ascii")
     tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if "[always]" in given or ("[madvise]" in given and _ASKS_FOR_HUGE_PAGES in tunables):
+    if "[always]" in given or ("[madvise]" in given and ASKS_FOR_HUGE_PAGES in tunables):
         return Finding(what="memory pages", found="huge")
     small = f"{os.sysconf('SC_PAGE_SIZE') >> 10} kB"
     if "[madvise]" not in given:
@@ -135,7 +137,7 @@ def find_pages() -> Finding | None:
     return Finding(
         what="memory pages",
         found=f"{small}; huge ones where a program asks, in which engines can be faster",
-        remedy=f"With glibc 2.35 or newer: export GLIBC_TUNABLES={_ASKS_FOR_HUGE_PAGES}",
+        remedy=f"With glibc 2.35 or newer: export GLIBC_TUNABLES={ASKS_FOR_HUGE_PAGES}",
     )
 
 

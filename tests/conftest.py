@@ -147,6 +147,12 @@ def world() -> World:
     return _world()
 
 
+@pytest.fixture(scope="session")
+def many_pairs() -> PairSet:
+    """Test pairs of which a single hit decides no verdict: 0.025 points."""
+    return read_pairs(build_once("many-pairs", _write_many_pairs) / "test")
+
+
 @dataclass(frozen=True, slots=True)
 class Trained:
     """A small model trained once on the generated world, with its bundles and gallery; each worker has a copy."""
@@ -182,6 +188,10 @@ def _world() -> World:
 def _write_worlds(root: Path) -> None:
     write_world(root / "train", WorldSet(pairs=800, height=32, width=128, region="valley"))
     write_world(root / "test", WorldSet(pairs=500, height=32, width=128, region="coast"))
+
+
+def _write_many_pairs(root: Path) -> None:
+    write_world(root / "test", WorldSet(pairs=4000, height=32, width=128, region="coast"))
 
 
 def _train(root: Path) -> None:

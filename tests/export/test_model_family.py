@@ -56,11 +56,7 @@ def exported(request: pytest.FixtureRequest, world: World, tmp_path_factory: pyt
     if first != request.param:
         settings.append(f"recipe.start={train(load_preset(first, settings), train_set, root / 'stage1')}")
     checkpoint = train(load_preset(request.param, settings), train_set, root / "run")
-    # Of 120 pairs one is 0.8 points, more than INT8 may lose: stage 2's rounding may change one, and so may any of a
-    # model that takes more than one epoch, for unknown headings or to draw street views.
-    more = ("world-transgeo-stage2", "world-fusiongan", "world-cde")
-    pairs = world.test_set.first(240 if request.param in more else 120)
-    return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), pairs)
+    return Exported(request.param, checkpoint, export_checkpoint(checkpoint, root / "onnx"), world.test_set)
 
 
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
@@ -73,8 +69,7 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
     (found,) = compare(
         open_model(exported.checkpoint), [open_model(bundle.path)], exported.pairs, gates=gates
     ).candidates
-    # One hit of 120 decides between the others; cosines are held to the gate below.
-    assert found.gate.verdict != "failed", found.gate.reasons
+    assert found.gate.verdict == "passed", found.gate.reasons
     smallest = {"fp32": 0.99999, "fp16": 0.9999, "int8": 0.98}[precision]
     for branch in found.branches:
         assert branch.counted_cosine > smallest

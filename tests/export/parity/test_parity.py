@@ -307,18 +307,20 @@ def test_a_descriptor_that_is_no_number_finds_nothing_and_is_not_found(
 
 
 def test_the_example_in_the_documentation_runs(
-    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained: Trained,
+    many_pairs: PairSet,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     (example,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)[:1]
     shutil.copytree(trained.checkpoint.parent, tmp_path / "run")
     shutil.copytree(trained.bundles["int8"].path, tmp_path / "engine")
-    (tmp_path / "test").symlink_to(trained.test_set.pairs[0].ground.parents[1])
+    (tmp_path / "test").symlink_to(many_pairs.pairs[0].ground.parents[1])
     monkeypatch.chdir(tmp_path)
     exec(compile(example, str(DOCS), "exec"), {})
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[0] == "engine"
-    assert printed[1] in ("passed", "undecided")  # which, is decided by single hits of 500
-    assert json.loads((tmp_path / "parity.json").read_text())["pairs"] == len(trained.test_set)
+    assert "passed" in capsys.readouterr().out
+    assert json.loads((tmp_path / "parity.json").read_text())["pairs"] == len(many_pairs)
     assert read_manifest(Path("engine")).parity
 
 

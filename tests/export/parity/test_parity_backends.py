@@ -27,10 +27,8 @@ BUILT: tuple[tuple[Backend, Precision], ...] = (
     ("openvino", "fp16"),
     ("openvino", "int8"),
 )
-ACCEPTING = Gates(accept_undecided=True, max_drop={"fp16": 0.5, "int8": 2, "fp8": 2})
-"""So few pairs cannot prove a drop within half a point, and by chance the measured one is beyond it: on one kind of
-processor 6 of 500 hits were lost and none gained.
-"""
+ACCEPTING = Gates(accept_undecided=True, max_drop={"fp16": 0.5, "int8": 1, "fp8": 1})
+"""So few pairs cannot prove a drop within half a point, and by chance the measured one may be beyond it."""
 each_engine = pytest.mark.parametrize("number", range(len(BUILT)), ids=["-".join(each) for each in BUILT])
 
 
@@ -48,7 +46,7 @@ def check(candidate: Candidate) -> None:
 
 
 @pytest.fixture(scope="module")
-def small(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
+def small(trained: Trained, many_pairs: PairSet, tmp_path_factory: pytest.TempPathFactory) -> ParityResult:
     root = tmp_path_factory.mktemp("engines")
     engines = []
     for backend, precision in BUILT:
@@ -58,13 +56,13 @@ def small(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> ParityR
         # Fp8 by its default loses more than its gate allows networks so small.
         keep_cosine = 0.9998 if precision == "fp8" else None
         engines.append(build(trained.onnx.path, trained.train_set, keep_cosine, root, backend, precision))
-    return compare(open_model(trained.checkpoint), engines, trained.test_set, gates=ACCEPTING)
+    return compare(open_model(trained.checkpoint), engines, many_pairs.first(2000), gates=ACCEPTING)
 
 
 @each_engine
 def test_every_engine_of_a_small_model_keeps_its_recall(small: ParityResult, number: int) -> None:
-    assert small.figures.pairs == 500
-    assert small.figures.reference.recall.at_1 > 0.3
+    assert small.figures.pairs == 2000
+    assert small.figures.reference.recall.at_1 > 0.15
     check(small.candidates[number])
     smallest = {"fp32": 0.99999, "fp16": 0.999, "int8": 0.98}.get(BUILT[number][1], 0)
     assert small.candidates[number].smallest_cosine >= smallest
