@@ -9,8 +9,9 @@ cores. Under tools/avx2_only.py, use another WORK and --out.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -100,7 +101,7 @@ def main() -> None:
     else:
         train_set, test_set = read_training_set(options.data), read_test_set(options.data, TEST_PAIRS)
         checkpoint = options.checkpoint
-    contenders = list(open_all(checkpoint, options.work, train_set))
+    contenders = open_all(checkpoint, options.work, train_set)
     page = [introduction(options.rounds, options.checkpoint is not None)]
     page += [speed_table(contenders, batch, options.rounds) for batch in BATCHES]
     page += [cosine_table(contenders, test_set), opening_table(contenders)]
@@ -138,34 +139,46 @@ def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
     return path
 
 
-def open_all(checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT) -> Iterator[Contender]:
+def open_all(checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT) -> list[Contender]:
     """PyTorch, our engines, and the libraries by hand. Builds the bundles that WORK does not have."""
-    reference = open_model(checkpoint)
-    yield Contender(EAGER, reference.embedders, checkpoint)
-    folder = work / reference.embedding_id
+    return [opening() for opening in openings(checkpoint, work, calibration, built).values()]
+
+
+def openings(
+    checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT
+) -> Mapping[str, Callable[[], Contender]]:
+    """What opens each contender, by its name. Builds the bundles that WORK does not have."""
+    folder = work / open_model(checkpoint).embedding_id
     exported = folder / "onnx"
     if not is_bundle(exported):
         export_checkpoint(checkpoint, exported, track=track)
+    paths = {EAGER: checkpoint}
     for name, backend, precision in built:
         if find_spec(backend) is None:
             continue
-        out = folder / f"{backend}-{precision}"
+        paths[name] = out = folder / f"{backend}-{precision}"
         if not is_bundle(out):
             plan = plan_of(precision, Calibration(pool_of(calibration), images=CALIBRATION_PAIRS))
             build_engine(BuildRequest(exported, out, BACKEND_OPTIONS[backend](), plan), track=track)
-        yield Contender(name, open_model(out).embedders, out)
-    yield Contender("onnxruntime by hand, fp32", by_hand(exported, onnxruntime_by_hand))
-    if find_spec("openvino") is not None:
-        yield Contender("openvino by hand, fp32", by_hand(exported, openvino_by_hand))
+    libraries = {"onnxruntime": onnxruntime_by_hand, "openvino": openvino_by_hand}
+    return {name: partial(open_ours, name, path) for name, path in paths.items()} | {
+        f"{library} by hand, fp32": partial(open_by_hand, f"{library} by hand, fp32", exported, open_file)
+        for library, open_file in libraries.items()
+        if find_spec(library) is not None
+    }
 
 
-def by_hand(exported: Path, open_file: Any) -> EmbedderPair:
+def open_ours(name: str, path: Path) -> Contender:
+    return Contender(name, open_model(path).embedders, path)
+
+
+def open_by_hand(name: str, exported: Path, open_file: Any) -> Contender:
     """Both branches of the exported bundle, opened directly by the library."""
     manifest = read_manifest(exported)
     ground, aerial = (
         ByHand(manifest.engine(branch).spec, open_file(exported / manifest.engine(branch).file)) for branch in BRANCHES
     )
-    return EmbedderPair(ground, aerial)
+    return Contender(name, EmbedderPair(ground, aerial))
 
 
 def onnxruntime_by_hand(file: Path) -> Any:

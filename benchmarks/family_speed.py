@@ -2,18 +2,19 @@
 
 Each release's preset with weights drawn at random, as in engines.py: its engines beside ONNX Runtime and OpenVINO used
 directly on the same exported file, and INT8 beside float32. Two engines of one file differ by several percent by where
-their memory lies: each model is opened in several fresh processes, and each has some rounds. WORK caches all files; a
-model's row is printed, and kept in WORK, as soon as it is measured, so that a stopped run goes on.
+their memory lies, and what a process opens first is often slower: so each engine is opened alone in a fresh process, in
+each round, one behind the other, every other round in the opposite order. WORK caches all files; a model's row is
+printed, and kept in WORK, as soon as it is measured, so that a stopped run goes on.
 """
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from engines import BUILT, EAGER, Contender, open_all, quantised, random_checkpoint, worlds
+from engines import BUILT, EAGER, Contender, openings, quantised, random_checkpoint, worlds
 
 from geodtr.cli.console import times, track
 from geodtr.export.timing import Timing, rounded, time_pairs
@@ -33,13 +34,13 @@ PRESETS = {
     "FusionGAN": "fusiongan-cvusa",
 }
 COMPARED = [each for each in BUILT if "fp16" not in each]
-BATCH, PROCESSES, ROUNDS = 8, 3, 2
+BATCH, ROUNDS, CALLS = 8, 4, 2
 HEAD = """\
 | model | images/s, fp32 | against ONNX Runtime by hand | OpenVINO against OpenVINO by hand | int8 against fp32 | \
 OpenVINO's | INT8 operators |
 |---|---|---|---|---|---|---|"""
 
-
+Opening = Callable[[], Contender]
 Result = TypeVar("Result")
 
 
@@ -47,8 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--models", nargs="+", choices=PRESETS, default=list(PRESETS))
-    parser.add_argument("--processes", type=int, default=PROCESSES)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="Of each process.")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
     options = parser.parse_args()
     worlds(options.work)
     print(HEAD)
@@ -56,9 +56,13 @@ def main() -> None:
         file = options.work / PRESETS[model] / "row.txt"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            typed = in_fresh_process(build, model, options.work)
-            taken = [in_fresh_process(measure, model, options.work, options.rounds) for _ in range(options.processes)]
-            write_bytes(file, row(model, typed, taken).encode())
+            found = in_fresh_process(build, model, options.work)
+            taken = {name: list[tuple[float, ...]]() for name in found}
+            for number in track(range(options.rounds), f"Measuring {model}", options.rounds):
+                for name in list(found) if number % 2 else reversed(found):
+                    taken[name].append(in_fresh_process(measure, found[name]))
+            timings = {name: Timing(2 * BATCH, tuple(rounds)) for name, rounds in taken.items()}
+            write_bytes(file, row(model, in_fresh_process(int8_operators, found), timings).encode())
         print(file.read_text(encoding="utf-8"), flush=True)
 
 
@@ -68,36 +72,32 @@ def in_fresh_process(work: Callable[..., Result], *arguments: object) -> Result:
         return process.submit(work, *arguments).result()
 
 
-def build(model: str, work: Path) -> str:
-    """Build the model's bundles that `work` does not have; how many operators are INT8."""
-    return next(quantised(each.path) for each in opened(model, work) if each.name == "ONNX Runtime int8")
-
-
-def measure(model: str, work: Path, rounds: int) -> dict[str, Timing]:
-    """Both branches together, by contender."""
-    contenders = opened(model, work)
-    timings = time_pairs([each.embedders for each in contenders], BATCH, rounds=rounds, track=track)
-    return {each.name: timing["both"] for each, timing in zip(contenders, timings, strict=True)}
-
-
-def opened(model: str, work: Path) -> list[Contender]:
+def build(model: str, work: Path) -> dict[str, Opening]:
+    """What opens each contender. Builds the model's bundles that `work` does not have."""
     folder, (train_set, _) = work / PRESETS[model], worlds(work)
     checkpoint = random_checkpoint(folder, train_set, PRESETS[model])
-    return [each for each in open_all(checkpoint, folder, train_set, COMPARED) if each.name != EAGER]
+    found = openings(checkpoint, folder, train_set, COMPARED)
+    return {name: opening for name, opening in found.items() if name != EAGER}
 
 
-def row(model: str, typed: str, taken: Sequence[Mapping[str, Timing]]) -> str:
-    """Ratios are taken within a round: the median, the lowest and the highest of all processes."""
+def measure(opening: Opening) -> tuple[float, ...]:
+    """Seconds that a batch of each branch took together, of each call."""
+    (timing,) = time_pairs([opening().embedders], BATCH, rounds=CALLS)
+    return tuple(timing["both"].seconds)
 
-    def of(name: str) -> Timing:
-        return Timing(taken[0][name].batch, tuple(calls for each in taken for calls in each[name].rounds))
 
-    onnxruntime, openvino = of("ONNX Runtime fp32"), of("OpenVINO fp32")
+def int8_operators(found: Mapping[str, Opening]) -> str:
+    return quantised(found["ONNX Runtime int8"]().path)
+
+
+def row(model: str, typed: str, timings: Mapping[str, Timing]) -> str:
+    """Ratios are taken within a round: the median, the lowest and the highest."""
+    onnxruntime, openvino = timings["ONNX Runtime fp32"], timings["OpenVINO fp32"]
     ratios = (
-        onnxruntime.ratio(of("onnxruntime by hand, fp32")),
-        openvino.ratio(of("openvino by hand, fp32")),
-        of("ONNX Runtime int8").ratio(onnxruntime),
-        of("OpenVINO int8").ratio(openvino),
+        onnxruntime.ratio(timings["onnxruntime by hand, fp32"]),
+        openvino.ratio(timings["openvino by hand, fp32"]),
+        timings["ONNX Runtime int8"].ratio(onnxruntime),
+        timings["OpenVINO int8"].ratio(openvino),
     )
     return f"| {model} | {rounded(onnxruntime.speed.median)} | {' | '.join(map(times, ratios))} | {typed} |"
 

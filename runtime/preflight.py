@@ -4,6 +4,7 @@ Knows manifests and files; loads no engine. What one backend needs is found by i
 """
 
 import os
+import platform
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -128,16 +129,20 @@ def find_pages() -> Finding | None:
     if not _HUGE_PAGES.is_file():
         return None
     given = _HUGE_PAGES.read_text(encoding="ascii")
-    tunables = os.environ.get("GLIBC_TUNABLES", "")
-    if "[always]" in given or ("[madvise]" in given and ASKS_FOR_HUGE_PAGES in tunables):
+    library, version = platform.libc_ver()
+    can_ask = library == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)
+    asks = can_ask and ASKS_FOR_HUGE_PAGES in os.environ.get("GLIBC_TUNABLES", "")
+    if "[always]" in given or ("[madvise]" in given and asks):
         return Finding(what="memory pages", found="huge")
     small = f"{os.sysconf('SC_PAGE_SIZE') >> 10} kB"
     if "[madvise]" not in given:
         return Finding(what="memory pages", found=f"{small}; huge ones are switched off")
+    if not can_ask:
+        return Finding(what="memory pages", found=f"{small}; asking for huge ones needs glibc 2.35 or newer")
     return Finding(
         what="memory pages",
         found=f"{small}; huge ones where a program asks, in which engines can be faster",
-        remedy=f"With glibc 2.35 or newer: export GLIBC_TUNABLES={ASKS_FOR_HUGE_PAGES}",
+        remedy=f"export GLIBC_TUNABLES={ASKS_FOR_HUGE_PAGES}",
     )
 
 

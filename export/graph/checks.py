@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from geodtr.calibration.operators import WEIGHTED
-from geodtr.export.cosines import cosines, counted
+from geodtr.export.cosines import cosines, counted, finite_rows
 from geodtr.export.graph.structure import QUANTISERS, SUMS, GraphError, behind_last, tensor_types
 from geodtr.runtime.engines.onnxruntime import OnnxRuntimeEmbedder, open_session
 from geodtr.runtime.spec import INPUT, OUTPUT, BranchSpec, Embedder, noise
@@ -27,8 +27,8 @@ def check_export(path: Path, reference: Embedder) -> None:
     """Run the float32 file `path` on seven images, in batches of 1, 2 and 7, and compare each row with `reference`.
 
     Adding in another order costs a few 1e-7 per element, but can flip an arg-max between two equal channels, which
-    moves some elements further: hence the median. Raises GraphError when they differ, or the opset is newer than
-    TensorRT reads.
+    moves some elements further: hence the median. Raises GraphError when they differ, when rows of `reference` are zero
+    or not finite, or when the opset is newer than TensorRT reads.
     """
     import onnx
 
@@ -39,6 +39,13 @@ def check_export(path: Path, reference: Embedder) -> None:
     exported = OnnxRuntimeEmbedder(open_session(path), reference.spec, path)
     images = noise(reference.spec, max(BATCHES))
     expected = reference.embed(images)
+    empty = len(images) - int((finite_rows(expected) & expected.any(axis=1)).sum())
+    if empty:
+        raise GraphError(
+            f"The checkpoint's {reference.spec.branch} branch describes nothing: in PyTorch, {empty} of {len(images)} "
+            "descriptors of noise are zeros or not finite. Nothing was written. Train it again, with another seed or a "
+            "lower learning rate."
+        )
     for batch in BATCHES:
         parts = [exported.embed(images[first : first + batch]) for first in range(0, len(images), batch)]
         got = np.concatenate(parts)
@@ -48,7 +55,7 @@ def check_export(path: Path, reference: Embedder) -> None:
             raise GraphError(
                 f"The exported {reference.spec.branch} branch differs from PyTorch by {typical:.1e} (cosine "
                 f"{cosine:.7f}) at batch {batch}; allowed are {TYPICAL_DIFFERENCE:.0e} and {SMALLEST_COSINE}. "
-                "Nothing was written. Does the checkpoint hold finite weights?"
+                "Nothing was written."
             )
 
 

@@ -84,6 +84,17 @@ def test_an_export_that_computes_something_else_is_caught(trained: Trained) -> N
         check_export(exported, _Changed(reference, lambda rows: np.roll(rows, 1, axis=1)))
 
 
+@pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
+def test_descriptors_that_say_nothing_are_named(trained: Trained, value: float) -> None:
+    reference = embedders(load_checkpoint(trained.checkpoint).model).ground
+
+    def without_two(rows: Descriptors) -> Descriptors:
+        return np.concatenate([np.full_like(rows[:2], value), rows[2:]])
+
+    with pytest.raises(GraphError, match=r"ground branch describes nothing.* 2 of 7 .*zeros or not finite"):
+        check_export(trained.onnx.path / "ground.onnx", _Changed(reference, without_two))
+
+
 def test_a_graph_that_reads_its_batch_size_is_caught() -> None:
     with pytest.raises(GraphError, match="reads its batch size"):
         export_network(_Expanding(), Preprocessing(height=4, width=4))

@@ -93,20 +93,22 @@ def test_the_machine_is_reported_without_a_bundle(cli: Cli) -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "tunables", "found"),
+    ("given", "tunables", "library", "found"),
     [
-        ("always [madvise] never", "", "huge ones where a program asks"),
-        ("always [madvise] never", "glibc.malloc.check=0:glibc.malloc.hugetlb=1", "huge"),
-        ("[always] madvise never", "", "huge"),
-        ("always madvise [never]", "glibc.malloc.hugetlb=1", "switched off"),
+        ("always [madvise] never", "", "2.36", "huge ones where a program asks"),
+        ("always [madvise] never", "glibc.malloc.check=0:glibc.malloc.hugetlb=1", "2.35", "huge"),
+        ("always [madvise] never", "glibc.malloc.hugetlb=1", "2.31", "needs glibc 2.35"),
+        ("[always] madvise never", "", "2.31", "huge"),
+        ("always madvise [never]", "glibc.malloc.hugetlb=1", "2.36", "switched off"),
     ],
 )
 def test_small_memory_pages_are_noted_with_the_setting_for_huge_ones(
-    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, tunables: str, found: str
+    cli: Cli, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str, tunables: str, library: str, found: str
 ) -> None:
     (tmp_path / "enabled").write_text(f"{given}\n")
     monkeypatch.setattr(preflight, "_HUGE_PAGES", tmp_path / "enabled")
     monkeypatch.setenv("GLIBC_TUNABLES", tunables)
+    monkeypatch.setattr(preflight.platform, "libc_ver", lambda: ("glibc", library))
     report = json.loads(cli("doctor", "--json").out)
     (pages,) = [entry for entry in report["findings"] if entry["what"] == "memory pages"]
     assert found in pages["found"]
