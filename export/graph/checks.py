@@ -42,9 +42,9 @@ def check_export(path: Path, reference: Embedder) -> None:
     empty = len(images) - int((finite_rows(expected) & expected.any(axis=1)).sum())
     if empty:
         raise GraphError(
-            f"The checkpoint's {reference.spec.branch} branch describes nothing: in PyTorch, {empty} of {len(images)} "
-            "descriptors of noise are zeros or not finite. Nothing was written. Train it again, with another seed or a "
-            "lower learning rate."
+            f"The checkpoint's {reference.spec.branch} branch does not describe every image: in PyTorch, {empty} of "
+            f"{len(images)} descriptors of noise are zeros or not finite. Nothing was written. Train it again, with "
+            "another seed or a lower learning rate."
         )
     for batch in BATCHES:
         parts = [exported.embed(images[first : first + batch]) for first in range(0, len(images), batch)]

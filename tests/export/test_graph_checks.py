@@ -85,13 +85,13 @@ def test_an_export_that_computes_something_else_is_caught(trained: Trained) -> N
 
 
 @pytest.mark.parametrize("value", [0.0, np.nan, np.inf])
-def test_descriptors_that_say_nothing_are_named(trained: Trained, value: float) -> None:
+def test_descriptors_of_zeros_or_not_finite_are_named(trained: Trained, value: float) -> None:
     reference = embedders(load_checkpoint(trained.checkpoint).model).ground
 
     def without_two(rows: Descriptors) -> Descriptors:
         return np.concatenate([np.full_like(rows[:2], value), rows[2:]])
 
-    with pytest.raises(GraphError, match=r"ground branch describes nothing.* 2 of 7 .*zeros or not finite"):
+    with pytest.raises(GraphError, match=r"ground branch does not describe every image.* 2 of 7 .*zeros or not finite"):
         check_export(trained.onnx.path / "ground.onnx", _Changed(reference, without_two))
 
 
