@@ -56,13 +56,13 @@ def main() -> None:
         file = options.work / PRESETS[model] / "row.txt"
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
-            found = in_fresh_process(build, model, options.work)
-            taken = {name: list[tuple[float, ...]]() for name in found}
+            openers = in_fresh_process(build, model, options.work)
+            taken = {name: list[tuple[float, ...]]() for name in openers}
             for number in track(range(options.rounds), f"Measuring {model}", options.rounds):
-                for name in list(found) if number % 2 else reversed(found):
-                    taken[name].append(in_fresh_process(measure, found[name]))
+                for name in list(openers) if number % 2 else reversed(openers):
+                    taken[name].append(in_fresh_process(measure, openers[name]))
             timings = {name: Timing(2 * BATCH, tuple(rounds)) for name, rounds in taken.items()}
-            write_bytes(file, row(model, in_fresh_process(int8_operators, found), timings).encode())
+            write_bytes(file, row(model, in_fresh_process(int8_operators, openers), timings).encode())
         print(file.read_text(encoding="utf-8"), flush=True)
 
 
@@ -76,8 +76,8 @@ def build(model: str, work: Path) -> dict[str, Opening]:
     """What opens each contender. Builds the model's bundles that `work` does not have."""
     folder, (train_set, _) = work / PRESETS[model], worlds(work)
     checkpoint = random_checkpoint(folder, train_set, PRESETS[model])
-    found = openings(checkpoint, folder, train_set, COMPARED)
-    return {name: opening for name, opening in found.items() if name != EAGER}
+    openers = openings(checkpoint, folder, train_set, COMPARED)
+    return {name: opening for name, opening in openers.items() if name != EAGER}
 
 
 def measure(opening: Opening) -> tuple[float, ...]:
@@ -86,8 +86,8 @@ def measure(opening: Opening) -> tuple[float, ...]:
     return tuple(timing["both"].seconds)
 
 
-def int8_operators(found: Mapping[str, Opening]) -> str:
-    return quantised(found["ONNX Runtime int8"]().path)
+def int8_operators(openers: Mapping[str, Opening]) -> str:
+    return quantised(openers["ONNX Runtime int8"]().path)
 
 
 def row(model: str, typed: str, timings: Mapping[str, Timing]) -> str:

@@ -1,6 +1,7 @@
 """`doctor` finds every fault that prevents a bundle from running, without loading an engine; opening finds the same."""
 
 import json
+import platform
 import shlex
 import shutil
 import subprocess
@@ -108,7 +109,7 @@ def test_small_memory_pages_are_noted_with_the_setting_for_huge_ones(
     (tmp_path / "enabled").write_text(f"{given}\n")
     monkeypatch.setattr(preflight, "_HUGE_PAGES", tmp_path / "enabled")
     monkeypatch.setenv("GLIBC_TUNABLES", tunables)
-    monkeypatch.setattr(preflight.platform, "libc_ver", lambda: ("glibc", library))
+    monkeypatch.setattr(platform, "libc_ver", lambda: ("glibc", library))
     report = json.loads(cli("doctor", "--json").out)
     (pages,) = [entry for entry in report["findings"] if entry["what"] == "memory pages"]
     assert found in pages["found"]
