@@ -9,9 +9,8 @@ cores. Under tools/avx2_only.py, use another WORK and --out.
 import argparse
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -69,6 +68,20 @@ class Contender:
     name: str
     embedders: EmbedderPair
     path: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """How one contender is opened, here or in another process: by this project, or by a library directly."""
+
+    name: str
+    path: Path
+    library: Callable[[Path], Any] | None = None
+
+    def __call__(self) -> Contender:
+        if self.library is None:
+            return Contender(self.name, open_model(self.path).embedders, self.path)
+        return Contender(self.name, by_hand(self.path, self.library))
 
 
 class ByHand:
@@ -141,44 +154,36 @@ def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
 
 def open_all(checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT) -> list[Contender]:
     """PyTorch, our engines, and the libraries by hand. Builds the bundles that WORK does not have."""
-    return [opening() for opening in openings(checkpoint, work, calibration, built).values()]
+    return [opening() for opening in openings(checkpoint, work, calibration, built)]
 
 
-def openings(
-    checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT
-) -> Mapping[str, Callable[[], Contender]]:
-    """What opens each contender, by its name. Builds the bundles that WORK does not have."""
+def openings(checkpoint: Path, work: Path, calibration: PairSet, built: Sequence[Built] = BUILT) -> Iterator[Opening]:
+    """The contenders of `open_all`, not yet opened. Builds the bundles that WORK does not have."""
+    yield Opening(EAGER, checkpoint)
     folder = work / open_model(checkpoint).embedding_id
     exported = folder / "onnx"
     if not is_bundle(exported):
         export_checkpoint(checkpoint, exported, track=track)
-    paths = {EAGER: checkpoint}
     for name, backend, precision in built:
         if find_spec(backend) is None:
             continue
-        paths[name] = out = folder / f"{backend}-{precision}"
+        out = folder / f"{backend}-{precision}"
         if not is_bundle(out):
             plan = plan_of(precision, Calibration(pool_of(calibration), images=CALIBRATION_PAIRS))
             build_engine(BuildRequest(exported, out, BACKEND_OPTIONS[backend](), plan), track=track)
-    libraries = {"onnxruntime": onnxruntime_by_hand, "openvino": openvino_by_hand}
-    return {name: partial(open_ours, name, path) for name, path in paths.items()} | {
-        f"{library} by hand, fp32": partial(open_by_hand, f"{library} by hand, fp32", exported, open_file)
-        for library, open_file in libraries.items()
-        if find_spec(library) is not None
-    }
+        yield Opening(name, out)
+    yield Opening("onnxruntime by hand, fp32", exported, onnxruntime_by_hand)
+    if find_spec("openvino") is not None:
+        yield Opening("openvino by hand, fp32", exported, openvino_by_hand)
 
 
-def open_ours(name: str, path: Path) -> Contender:
-    return Contender(name, open_model(path).embedders, path)
-
-
-def open_by_hand(name: str, exported: Path, open_file: Any) -> Contender:
+def by_hand(exported: Path, open_file: Any) -> EmbedderPair:
     """Both branches of the exported bundle, opened directly by the library."""
     manifest = read_manifest(exported)
     ground, aerial = (
         ByHand(manifest.engine(branch).spec, open_file(exported / manifest.engine(branch).file)) for branch in BRANCHES
     )
-    return Contender(name, EmbedderPair(ground, aerial))
+    return EmbedderPair(ground, aerial)
 
 
 def onnxruntime_by_hand(file: Path) -> Any:

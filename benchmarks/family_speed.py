@@ -14,7 +14,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-from engines import BUILT, EAGER, Contender, openings, quantised, random_checkpoint, worlds
+from engines import BUILT, EAGER, Opening, openings, quantised, random_checkpoint, worlds
 
 from geodtr.cli.console import times, track
 from geodtr.export.timing import Timing, rounded, time_pairs
@@ -40,7 +40,6 @@ HEAD = """\
 OpenVINO's | INT8 operators |
 |---|---|---|---|---|---|---|"""
 
-Opening = Callable[[], Contender]
 Result = TypeVar("Result")
 
 
@@ -57,12 +56,13 @@ def main() -> None:
         if not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             openers = in_fresh_process(build, model, options.work)
-            taken = {name: list[tuple[float, ...]]() for name in openers}
+            taken = {each.name: list[tuple[float, ...]]() for each in openers}
             for number in track(range(options.rounds), f"Measuring {model}", options.rounds):
-                for name in list(openers) if number % 2 else reversed(openers):
-                    taken[name].append(in_fresh_process(measure, openers[name]))
+                for each in openers if number % 2 else reversed(openers):
+                    taken[each.name].append(in_fresh_process(measure, each))
             timings = {name: Timing(2 * BATCH, tuple(rounds)) for name, rounds in taken.items()}
-            write_bytes(file, row(model, in_fresh_process(int8_operators, openers), timings).encode())
+            typed = next(quantised(each.path) for each in openers if each.name == "ONNX Runtime int8")
+            write_bytes(file, row(model, typed, timings).encode())
         print(file.read_text(encoding="utf-8"), flush=True)
 
 
@@ -72,22 +72,17 @@ def in_fresh_process(work: Callable[..., Result], *arguments: object) -> Result:
         return process.submit(work, *arguments).result()
 
 
-def build(model: str, work: Path) -> dict[str, Opening]:
+def build(model: str, work: Path) -> list[Opening]:
     """What opens each contender. Builds the model's bundles that `work` does not have."""
     folder, (train_set, _) = work / PRESETS[model], worlds(work)
     checkpoint = random_checkpoint(folder, train_set, PRESETS[model])
-    openers = openings(checkpoint, folder, train_set, COMPARED)
-    return {name: opening for name, opening in openers.items() if name != EAGER}
+    return [each for each in openings(checkpoint, folder, train_set, COMPARED) if each.name != EAGER]
 
 
 def measure(opening: Opening) -> tuple[float, ...]:
     """Seconds that a batch of each branch took together, of each call."""
     (timing,) = time_pairs([opening().embedders], BATCH, rounds=CALLS)
     return tuple(timing["both"].seconds)
-
-
-def int8_operators(openers: Mapping[str, Opening]) -> str:
-    return quantised(openers["ONNX Runtime int8"]().path)
 
 
 def row(model: str, typed: str, timings: Mapping[str, Timing]) -> str:
