@@ -100,7 +100,7 @@ def resume(
     """Resume the run in `out`; the result equals an uninterrupted run's. A finished run is left unchanged.
 
     Raises CheckpointError when `out` holds no run, another process trains it, or it was trained on pairs other than
-    `pair_set`, by the names and sizes of their files.
+    `pair_set`, by the names and sizes of their files, the contents of up to 1,024 of them, and their positions.
     """
     config = read_run(out)
     with join_ranks() as ranks, held(out, ranks):
@@ -109,8 +109,8 @@ def resume(
             return out / LAST
         if saved.state.pairs_sha256 != pairs_sha256(pair_set):
             raise CheckpointError(
-                f"{pair_set.name} no longer lists the pairs of run {out.name}, or some of its files are missing or of "
-                "another size. Restore it, or train again with another --out."
+                f"{pair_set.name} no longer lists the pairs of run {out.name}, or some of its files are missing or "
+                "have other contents. Restore it, or train again with another --out."
             )
         return _run(config, pair_set, out, validation, saved, ranks, track, listener or Listener())
 

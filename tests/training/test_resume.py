@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Losses, Outcome, Stop, Stopping, World
+from PIL import Image
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
 from geodtr.training.data.pair_set import PairSet
@@ -182,11 +183,59 @@ def test_images_that_changed_or_can_no_longer_be_read_do_not_change_a_run_in_sil
     image = folder / "ground" / "000003.png"
     whole = image.read_bytes()
     image.write_bytes(bytes(len(whole)))
-    assert "other images are readable" in refused("resume", tmp_path / "run")
+    assert "or have other contents" in refused("resume", tmp_path / "run")
     image.write_bytes((folder / "ground" / "000004.png").read_bytes())
-    assert "or of another size" in refused("resume", tmp_path / "run")
+    assert "or have other contents" in refused("resume", tmp_path / "run")
     image.write_bytes(whole)
     # Data that was moved is found at the path that the user gives.
     moved = folder.rename(tmp_path / "moved")
     assert "is not a folder" in refused("resume", tmp_path / "run")
     assert cli("resume", tmp_path / "run", "--data", f"pairs:{moved}").code == 0
+
+
+def test_an_image_of_many_that_can_no_longer_be_read_is_missed(
+    world: World, tmp_path: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of large data sets, not every file's contents are compared."""
+    monkeypatch.setattr("geodtr.training.run.folder._READ_WHOLE", 2)
+    folder = tmp_path / "pairs"
+    shutil.copytree(world.test_set.pairs[0].ground.parents[1], folder)
+    settings = {"data.train": f"pairs:{folder}", "data.limit": 32, "recipe.batch_size": 16}
+    with pytest.raises(Stop):
+        train(
+            load_preset("world-tiny", ["recipe.epochs=2"], settings),
+            read_pairs(folder).first(32),
+            tmp_path / "run",
+            listener=Stopping(after=3),
+        )
+    image = folder / "ground" / "000003.png"
+    image.write_bytes(bytes(image.stat().st_size))
+    assert "other images are readable" in refused("resume", tmp_path / "run")
+
+
+@pytest.mark.parametrize("change", ["pixels", "position"])
+def test_other_data_in_files_of_the_same_names_and_sizes_is_refused(
+    world: World, tmp_path: Path, refused: Callable[..., str], cli: Callable[..., Outcome], change: str
+) -> None:
+    """Files without compression have one size for all images."""
+    folder = tmp_path / "pairs"
+    folder.mkdir()
+    rows = ["ground,aerial,lat,lon"]
+    for row, pair in enumerate(world.test_set.pairs[:32]):
+        ground, aerial = f"ground{row}.bmp", f"aerial{row}.bmp"
+        for source, name in ((pair.ground, ground), (pair.aerial, aerial)):
+            Image.open(source).convert("RGB").save(folder / name)
+        rows.append(f"{ground},{aerial},47.{row:03},8.5")
+    table = folder / "pairs.csv"
+    table.write_text("\n".join(rows))
+    config = load_preset("world-tiny", ["recipe.epochs=2"], {"data.train": f"pairs:{folder}", "recipe.batch_size": 16})
+    with pytest.raises(Stop):
+        train(config, read_pairs(folder), tmp_path / "run", listener=Stopping(after=3))
+    changed = table if change == "position" else folder / "aerial7.bmp"
+    before = changed.read_bytes()
+    after = before.replace(b"47.007", b"47.700") if change == "position" else (folder / "aerial8.bmp").read_bytes()
+    assert len(after) == len(before) and after != before
+    changed.write_bytes(after)
+    assert "no longer lists the pairs of run run, or" in refused("resume", tmp_path / "run")
+    changed.write_bytes(before)
+    assert cli("resume", tmp_path / "run").code == 0

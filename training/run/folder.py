@@ -6,14 +6,18 @@ Knows the trainer and its files, but not how pairs form batches.
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import astuple
 from hashlib import sha256
 from pathlib import Path
 from typing import TypeVar
 
+import msgspec
+import numpy as np
 from torch import Tensor
 
 from geodtr.runtime.errors import CheckpointError, UserError
 from geodtr.runtime.files import locked, write_bytes
+from geodtr.runtime.files import sha256 as hash_file
 from geodtr.runtime.files.own_kinds import STATE
 from geodtr.runtime.recall import recall
 from geodtr.training.config import TrainConfig
@@ -32,6 +36,8 @@ from geodtr.training.run_files import BEST, CONFIG, LAST, check_run
 from geodtr.training.trainer import Trainer
 
 T = TypeVar("T")
+# Of CVUSA they are 0.1 GB.
+_READ_WHOLE = 1024
 
 
 class TrainingInterrupted(UserError):
@@ -213,15 +219,21 @@ def read_run(out: Path) -> TrainConfig:
 
 
 def pairs_sha256(pair_set: PairSet) -> str:
-    """SHA-256 of the names and sizes of the pairs' files, in order; independent of the folder. A file that is not there
-    has size -1.
+    """SHA-256 of what the pairs are, in order, independent of their folder: the names and sizes of their files, their
+    positions and other right tiles, and the contents of `_READ_WHOLE` files spread over the set. A file that is not
+    there has size -1.
     """
     digest = sha256()
+    files = [file for pair in pair_set.pairs for file in (pair.ground, pair.aerial)]
+    read_whole = set(np.linspace(0, len(files) - 1, min(len(files), _READ_WHOLE), dtype=int).tolist())
+    for row, file in enumerate(files):
+        try:
+            size, content = file.stat().st_size, hash_file(file) if row in read_whole else ""
+        except OSError:  # reported when training reads it
+            size, content = -1, ""
+        digest.update(f"{file.name}\t{size}\t{content}\n".encode())
     for pair in pair_set.pairs:
-        for file in (pair.ground, pair.aerial):
-            try:
-                size = file.stat().st_size
-            except OSError:  # reported when training reads it
-                size = -1
-            digest.update(f"{file.name}\t{size}\n".encode())
+        others = [tile.name for tile in (*pair.semi_positives, *pair.positives)]
+        view = None if pair.view is None else astuple(pair.view)
+        digest.update(msgspec.json.encode((pair.lat, pair.lon, pair.heading, pair.utm, others, view)))
     return digest.hexdigest()

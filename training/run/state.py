@@ -28,7 +28,7 @@ class RunState(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     `best` is the highest validated R@1 so far, with ties counted as misses; of a network that draws, its smallest
     difference to real tiles, negated. `validation_due`: the last epoch's weights are not validated yet.
-    `pairs_sha256` is the hash of the names and sizes of the training pairs' files.
+    `pairs_sha256` is the hash of the training pairs: their files and positions.
     """
 
     step: int
