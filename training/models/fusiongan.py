@@ -117,10 +117,32 @@ class Step(nn.Module):
         return dropped
 
     def folded(self) -> nn.Module:
-        """A plain convolution that gives the same in evaluation."""
-        if self.norm is None:
-            return self.conv
-        return fuse_conv_bn_eval(self.conv, self.norm, transpose=isinstance(self.conv, nn.ConvTranspose2d))
+        """What gives the same in evaluation with a plain convolution."""
+        transposed = isinstance(self.conv, nn.ConvTranspose2d)
+        plain = self.conv if self.norm is None else fuse_conv_bn_eval(self.conv, self.norm, transpose=transposed)
+        return Doubling(plain) if isinstance(plain, nn.ConvTranspose2d) else plain
+
+
+class Doubling(nn.Module):
+    """A transposed convolution of 4x4, stride 2 and padding 1 as a plain one: [B, C, H, W] -> [B, C', 2H, 2W].
+
+    Every 2x2 of the output sees the same 3x3 of the input, each of the four 2x2 of it. One convolution computes the
+    four as channels. ONNX Runtime and OpenVINO have no transposed convolution in 8 bits, and slow ones in float32.
+    """
+
+    def __init__(self, transposed: nn.ConvTranspose2d) -> None:
+        super().__init__()
+        assert transposed.bias is not None
+        self.conv = nn.Conv2d(transposed.in_channels, 4 * transposed.out_channels, 2, padding=1)
+        flipped = transposed.weight.detach().transpose(0, 1).flip(2, 3)
+        # The last row of one 2x2 and the first of the next see the same inputs: they are computed together.
+        kernels = [flipped[:, :, row::2, column::2] for row in (1, 0) for column in (1, 0)]
+        self.conv.weight = nn.Parameter(torch.stack(kernels, dim=1).flatten(0, 1))
+        self.conv.bias = nn.Parameter(transposed.bias.detach().repeat_interleave(4))
+
+    def forward(self, features: Tensor) -> Tensor:
+        placed = F.pixel_shuffle(self.conv(features), 2)
+        return placed[:, :, 1:-1, 1:-1]
 
 
 class Generator(nn.Module):

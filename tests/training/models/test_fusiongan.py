@@ -21,7 +21,7 @@ from geodtr.runtime.names import BRANCHES
 from geodtr.training.losses.contrastive import soft_margin_triplet
 from geodtr.training.models.checkpoint import load_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.fusiongan import FusionGan, TwoStream, TwoStreamConfig, resize_matrix
+from geodtr.training.models.fusiongan import FusionGan, Step, TwoStream, TwoStreamConfig, resize_matrix
 from geodtr.training.models.importers.base import Network
 from geodtr.training.models.importers.fusiongan import AERIAL, GROUND
 from geodtr.training.models.importers.official import import_official
@@ -191,6 +191,21 @@ def test_panoramas_are_resized_as_torch_does(given: int, wanted: int) -> None:
     row = np.random.default_rng(given).random(given)
     resized = resize_matrix(given, wanted) @ torch.from_numpy(row).float()
     np.testing.assert_allclose(resized, scaled(row, wanted), atol=1e-4)
+
+
+@pytest.mark.parametrize("normed", [False, True])
+def test_a_transposed_convolution_is_exported_as_a_plain_one(normed: bool) -> None:
+    torch.manual_seed(0)
+    step = Step(torch.nn.ConvTranspose2d(5, 3, 4, stride=2, padding=1), normed=normed).eval()
+    assert step.conv.bias is not None
+    torch.nn.init.normal_(step.conv.bias)
+    if step.norm is not None:
+        step.norm.running_mean, step.norm.running_var = torch.randn(3), torch.rand(3) + 0.5
+    folded = step.folded()
+    assert not any(isinstance(module, torch.nn.ConvTranspose2d) for module in folded.modules())
+    for height, width in ((4, 4), (3, 7), (1, 1)):
+        features = torch.randn(2, 5, height, width)
+        torch.testing.assert_close(folded(features), step(features))
 
 
 def test_files_of_the_release_s_image_sizes_need_no_preset(tmp_path: Path) -> None:
