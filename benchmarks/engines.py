@@ -132,7 +132,9 @@ def worlds(work: Path) -> tuple[PairSet, PairSet]:
 
 
 def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
-    """Random weights with a fixed seed; running means and variances are averages over `pairs`, in batches of eight."""
+    """Random weights and biases with a fixed seed; running means and variances are averages over `pairs`, in batches of
+    eight. Biases of zeros, as many networks begin with, would be left out of the exported graph.
+    """
     path = work / "random.safetensors"
     if path.exists():
         return path
@@ -142,6 +144,9 @@ def random_checkpoint(work: Path, pairs: PairSet, preset: str = PRESET) -> Path:
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.momentum = None
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            torch.nn.init.normal_(parameter, std=0.02)
     for branch in track(BRANCHES, "Taking batch statistics", len(BRANCHES)):
         how = model.specs[branch].preprocessing
         images = np.concatenate(list(load_batches(pairs.paths(branch), how)))

@@ -48,7 +48,7 @@ def export_network(network: nn.Module, how: Preprocessing) -> Any:
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        graph = onnxslim.slim(_dividing_by_rows(program.model_proto))
+        graph = onnxslim.slim(_without_returns(_dividing_by_rows(program.model_proto)))
     if any(node.op_type in ("Shape", "Size") for node in graph.graph.node):
         raise GraphError("the exported graph reads its batch size")
     return graph
@@ -69,6 +69,28 @@ def _dividing_by_rows(graph: Any) -> Any:
         divisor = producer.get(node.input[1]) if node.op_type == "Div" else None
         if divisor is not None and divisor.op_type == "Expand":
             node.input[1] = divisor.input[0]
+    return graph
+
+
+def _without_returns(graph: Any) -> Any:
+    """Let what reads a `Transpose` that undoes another read the first one's input.
+
+    Where an 8-bit operator reads what lies between, only that operator then gets rounded values.
+    """
+    orders = {
+        node.output[0]: (node.input[0], list(node.attribute[0].ints))
+        for node in graph.graph.node
+        if node.op_type == "Transpose"
+    }
+    undone = {}
+    for name, (between, second) in orders.items():
+        if between in orders:
+            before, first = orders[between]
+            if [first[axis] for axis in second] == list(range(len(first))):
+                undone[name] = before
+    for node in graph.graph.node:
+        for index, name in enumerate(node.input):
+            node.input[index] = undone.get(name, name)
     return graph
 
 

@@ -139,6 +139,17 @@ def test_no_graph_reads_its_batch_size(exported: Exported, trained: Trained) -> 
             assert not operators & {"Shape", "Size", "Expand", "ConstantOfShape"}
 
 
+def test_no_transpose_undoes_another(exported: Exported) -> None:
+    """What lies between may be rounded to 8 bits: what passes a ConvNeXt's block unchanged was, at every block."""
+    for branch in BRANCHES:
+        graph = onnx.load(str(exported.onnx.path / f"{branch}.onnx")).graph
+        transposes = {node.output[0]: node for node in graph.node if node.op_type == "Transpose"}
+        for node in transposes.values():
+            if before := transposes.get(node.input[0]):
+                order = [before.attribute[0].ints[axis] for axis in node.attribute[0].ints]
+                assert order != sorted(order)
+
+
 def test_quantised_by_openvino_a_convolution_keeps_its_bias(world: World, tmp_path: Path) -> None:
     """A build compares its engines with their graphs: with the bias lost, the median cosine was 0.68."""
     config = load_preset("world-transgeo", ["model.layers=1"])

@@ -18,6 +18,8 @@ from geodtr.runtime.images.preprocess import load_image
 from geodtr.runtime.names import BRANCHES, Branch
 from geodtr.training.data.spec import read_test_set
 from geodtr.training.losses.contrastive import info_nce
+from geodtr.training.models.backbones.convnext import convnext
+from geodtr.training.models.backbones.convnext_block import Block
 from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
 from geodtr.training.models.importers.base import Network
@@ -228,3 +230,15 @@ def test_the_loss_is_the_official_one(case: str) -> None:
     assert ground.grad is not None
     assert log_scale.grad.item() == pytest.approx(expected["d_loss_d_log_scale"], rel=1e-6)
     assert ground.grad.norm().item() == pytest.approx(expected["grad_a_norm"], rel=1e-6)
+
+
+def test_a_block_is_exported_with_products_of_tokens() -> None:
+    torch.manual_seed(0)
+    network = convnext((6, 8), (1, 2), layer_scale=0.5).eval()
+    blocks = [module for module in network.modules() if isinstance(module, Block)]
+    assert len(blocks) == 3
+    for block in blocks:
+        torch.nn.init.normal_(block.layer_scale)
+        features = torch.randn(2, len(block.layer_scale), 5, 7)
+        expected = block(features)
+        torch.testing.assert_close(block.folded()(features), expected)

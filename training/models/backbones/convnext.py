@@ -34,11 +34,13 @@ def convnext(
         )
     from torchvision.models.convnext import CNBlockConfig, ConvNeXt  # which loads as much as PyTorch itself
 
+    from geodtr.training.models.backbones.convnext_block import Block
+
     settings = [
         CNBlockConfig(width, following, count)
         for (width, following), count in zip(pairwise([*widths, None]), blocks, strict=True)
     ]
-    stages: nn.Sequential = ConvNeXt(settings, stochastic_depth, layer_scale, num_classes=1).features
+    stages: nn.Sequential = ConvNeXt(settings, stochastic_depth, layer_scale, num_classes=1, block=Block).features
     return stages
 
 
