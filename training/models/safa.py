@@ -42,10 +42,8 @@ class PositionEmbedding(nn.Module):
             nn.init.normal_(weight, std=0.005)
 
     def unbounded(self, features: Tensor) -> Tensor:
-        # A product for each embedding: of an einsum, ONNX Runtime would transpose the weights at each call.
-        w1, b1, w2, b2 = (each.permute(2, 0, 1) for each in (self.w1, self.b1, self.w2, self.b2))
-        weights: Tensor = (features.amax(dim=1) @ w1 + b1) @ w2 + b2
-        return weights.permute(1, 2, 0)
+        inner = torch.einsum("bi,ijk->bjk", features.amax(dim=1), self.w1) + self.b1
+        return torch.einsum("bjk,jik->bik", inner, self.w2) + self.b2
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.tanh(self.unbounded(features))
