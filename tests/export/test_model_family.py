@@ -85,6 +85,13 @@ def test_an_engine_keeps_the_model_s_descriptors_and_recall(
         assert len(quantised.kept_float) < quantised.operators
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_openvino_takes_every_model(exported: Exported, tmp_path: Path, precision: Precision) -> None:
+    """A build compares the engines' descriptors with their graphs'."""
+    plan = plan_of(precision, Calibration(pool_of(exported.pairs), images=16))
+    build_engine(BuildRequest(exported.onnx.path, tmp_path / precision, OpenVinoOptions(), plan))
+
+
 @pytest.mark.usefixtures("nvidia")
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("fp16", marks=pytest.mark.slow), "int8"])
 def test_nvidias_builder_takes_every_precision(exported: Exported, tmp_path: Path, precision: Precision) -> None:

@@ -126,8 +126,8 @@ class Step(nn.Module):
 class Doubling(nn.Module):
     """A transposed convolution of 4x4, stride 2 and padding 1 as a plain one: [B, C, H, W] -> [B, C', 2H, 2W].
 
-    Every 2x2 of the output sees the same 3x3 of the input, each of the four 2x2 of it. One convolution computes the
-    four as channels. ONNX Runtime and OpenVINO have no transposed convolution in 8 bits, and slow ones in float32.
+    Each output is a sum over 2x2 inputs, of which there are four kinds. One convolution gives the four as channels, and
+    depth-to-space puts them in place. Graphs are quantised at plain convolutions and products alone.
     """
 
     def __init__(self, transposed: nn.ConvTranspose2d) -> None:
@@ -135,7 +135,7 @@ class Doubling(nn.Module):
         assert transposed.bias is not None
         self.conv = nn.Conv2d(transposed.in_channels, 4 * transposed.out_channels, 2, padding=1)
         flipped = transposed.weight.detach().transpose(0, 1).flip(2, 3)
-        # The last row of one 2x2 and the first of the next see the same inputs: they are computed together.
+        # An odd output and the even one behind it are sums over the same inputs; what is left over at the rim is cut.
         kernels = [flipped[:, :, row::2, column::2] for row in (1, 0) for column in (1, 0)]
         self.conv.weight = nn.Parameter(torch.stack(kernels, dim=1).flatten(0, 1))
         self.conv.bias = nn.Parameter(transposed.bias.detach().repeat_interleave(4))

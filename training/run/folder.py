@@ -36,8 +36,7 @@ from geodtr.training.run_files import BEST, CONFIG, LAST, check_run
 from geodtr.training.trainer import Trainer
 
 T = TypeVar("T")
-# Of CVUSA they are 0.1 GB.
-_READ_WHOLE = 1024
+_READ_WHOLE = 1024  # of large data sets, to read all takes minutes
 
 
 class TrainingInterrupted(UserError):
@@ -219,9 +218,9 @@ def read_run(out: Path) -> TrainConfig:
 
 
 def pairs_sha256(pair_set: PairSet) -> str:
-    """SHA-256 of what the pairs are, in order, independent of their folder: the names and sizes of their files, their
-    positions and other right tiles, and the contents of `_READ_WHOLE` files spread over the set. A file that is not
-    there has size -1.
+    """SHA-256 of what the pairs are, in order, independent of their folder: the names and sizes of their files, the
+    contents of up to `_READ_WHOLE` of them, spread over the set, positions, views, and what other tiles are right or
+    half so. A file that cannot be read has size -1.
     """
     digest = sha256()
     files = [file for pair in pair_set.pairs for file in (pair.ground, pair.aerial)]
@@ -233,7 +232,7 @@ def pairs_sha256(pair_set: PairSet) -> str:
             size, content = -1, ""
         digest.update(f"{file.name}\t{size}\t{content}\n".encode())
     for pair in pair_set.pairs:
-        others = [tile.name for tile in (*pair.semi_positives, *pair.positives)]
+        others = [[tile.name for tile in tiles] for tiles in (pair.positives, pair.semi_positives)]
         view = None if pair.view is None else astuple(pair.view)
         digest.update(msgspec.json.encode((pair.lat, pair.lon, pair.heading, pair.utm, others, view)))
     return digest.hexdigest()

@@ -15,8 +15,8 @@ class Block(CNBlock):  # type: ignore[misc]  # torchvision has no types
 class TokenBlock(nn.Module):
     """A block in evaluation, [B, C, H, W] -> [B, C, H, W]; its two products take tokens [B, H W, C].
 
-    OpenVINO adds the bias and computes the GELU within an 8-bit product of three axes, behind one of four (2026.4). The
-    layer scale is part of the second product.
+    With three axes OpenVINO computes bias and GELU within an 8-bit product, with four as a layer of their own (2026.4).
+    The layer scale is part of the second product.
     """
 
     def __init__(self, block: Block) -> None:
