@@ -42,8 +42,9 @@ class PositionEmbedding(nn.Module):
             nn.init.normal_(weight, std=0.005)
 
     def unbounded(self, features: Tensor) -> Tensor:
-        inner = torch.einsum("bi,ijk->bjk", features.amax(dim=1), self.w1) + self.b1
-        return torch.einsum("bjk,jik->bik", inner, self.w2) + self.b2
+        # Not an einsum as well: ONNX Runtime 1.32 rearranges the weights of one at every call, and these are slow to.
+        inner = torch.einsum("bi,ijk->kbj", features.amax(dim=1), self.w1) + self.b1.permute(2, 0, 1)
+        return (inner @ self.w2.permute(2, 0, 1) + self.b2.permute(2, 0, 1)).permute(1, 2, 0)
 
     def forward(self, features: Tensor) -> Tensor:
         return torch.tanh(self.unbounded(features))
