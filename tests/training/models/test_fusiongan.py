@@ -308,6 +308,19 @@ def test_training_begins_with_a_generator_s_file(tmp_path: Path) -> None:
         first_weights(load_preset("world-fusiongan", (setting,)))
 
 
+def test_a_generator_of_this_toolkit_is_not_taken_for_a_release_s(
+    files: list[Path], model: FusionGan, tmp_path: Path
+) -> None:
+    """Its colours would be turned around."""
+    own = {name: tensor for name, tensor in model.state_dict().items() if name.startswith("generator.")}
+    save_file(own, tmp_path / "own.safetensors")
+    setting = f"recipe.pretrained={tmp_path / 'own.safetensors'}"
+    with pytest.raises(CheckpointError, match=r"takes red first.*recipe\.start="):
+        first_weights(load_preset("world-fusiongan", (*SMALL, "model.frozen=true", setting)))
+    with pytest.raises(CheckpointError, match=r"own\.safetensors is a checkpoint of this toolkit"):
+        import_official(files[0], more=[files[1], tmp_path / "own.safetensors"])
+
+
 def test_sizes_that_no_tile_has_are_refused() -> None:
     for settings in (("aerial.width=80", "aerial.height=80"), ("aerial.polar=true",), ("aerial.width=96",)):
         config = load_preset("world-fusiongan", (*settings, "recipe.layout=none"))

@@ -102,6 +102,12 @@ def read_generator(path: Path) -> Tensors:
     if not isinstance(content, dict) or not all(isinstance(tensor, torch.Tensor) for tensor in content.values()):
         raise CheckpointError(f"{path} does not hold tensors by name.")
     check_tensors(content, path)
+    if any(str(name).startswith("generator.") for name in content):
+        raise CheckpointError(
+            f"{path} is a checkpoint of this toolkit, whose generator takes red first; a release's takes blue first. "
+            "To begin with a run or a checkpoint of stage 1, name it as recipe.start: "
+            f"--set recipe.start={path}"
+        )
     renamed = {FusionGanImporter().rename(str(name)): tensor for name, tensor in content.items()}
     return _red_first(renamed)
 

@@ -42,8 +42,8 @@ IMPORTERS: tuple[Importer, ...] = (
 _STATE_DICTS = ("model_state_dict", "state_dict")
 _PARTS = ("model_grd", "model_sat", "generator_model_dict", "retriebal_model_dict")
 """What files call their state dict, or the state dicts of two networks, which then begin all keys."""
-_OWN = (*(f"{branch}." for branch in BRANCHES), "encoder.features.")
-"""What begins a key of this project's checkpoints: a branch, or the encoder of both."""
+_OWN = (*(f"{branch}." for branch in BRANCHES), "encoder.features.", "generator.")
+"""What begins a key of this project's checkpoints: a branch, the encoder of both, or what draws tiles."""
 
 
 def import_official(
@@ -155,6 +155,11 @@ def _read_state_dict(path: Path) -> dict[str, Tensor]:
                 f"{' or '.join(_STATE_DICTS)}."
             )
         tensors[name.removeprefix("module.")] = tensor
+    if any(name.startswith(_OWN) for name in tensors):
+        raise CheckpointError(
+            f"{path} is a checkpoint of this toolkit, which is not imported: use it as it is. Where another file is "
+            "needed beside it, or by --stage-1, that is the release's own."
+        )
     check_tensors(tensors, path)
     return tensors
 
@@ -171,8 +176,6 @@ def _find_state_dict(content: Mapping[Any, Any]) -> Any:
 
 
 def _recognise(names: Mapping[str, Tensor], path: Path) -> Importer:
-    if any(name.startswith(_OWN) for name in names):
-        raise CheckpointError(f"{path} is a checkpoint of this toolkit, which is not imported: use it as it is.")
     for importer in IMPORTERS:
         if any(name.startswith(importer.marks) for name in names):
             return importer
