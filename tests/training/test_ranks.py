@@ -13,6 +13,7 @@ from checkout import SUPPORT
 from numpy.typing import NDArray
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from geodtr.training.parallel.distributed import Ranks, share_batch_norm
 from geodtr.training.world.dataset import WorldSet, write_world
 
 MODULE = ["-m", "geodtr.cli.main"]
@@ -34,6 +35,15 @@ def test_two_processes_have_the_gradient_of_one_to_the_last_digits_of_float64(tm
     assert len(one) == 15
     for key, expected in one.items():
         torch.testing.assert_close(two[key], expected, rtol=1e-9, atol=1e-12, msg=key)
+
+
+def test_what_is_frozen_stays_frozen_in_several_processes() -> None:
+    network = torch.nn.Sequential(torch.nn.Sequential(torch.nn.BatchNorm2d(3)), torch.nn.BatchNorm2d(3))
+    network[0].requires_grad_(False)
+    before = list(network.parameters())
+    share_batch_norm(network, Ranks(0, 2))
+    assert all(one is other for one, other in zip(network.parameters(), before, strict=True))
+    assert [parameter.requires_grad for parameter in network.parameters()] == [False, False, True, True]
 
 
 @pytest.mark.slow

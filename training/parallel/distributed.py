@@ -141,6 +141,7 @@ def _convert(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d):
         shared = _SharedBatchNorm(module.num_features, module.eps, module.momentum).to(module.weight)
         shared.load_state_dict(module.state_dict())
+        shared.weight, shared.bias = module.weight, module.bias  # the same parameters, frozen or not
         return shared.train(module.training)
     for name, child in list(module.named_children()):
         setattr(module, name, _convert(child))
