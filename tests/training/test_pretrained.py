@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet34_Weights, convnext_base, convnext_tiny, resnet34
 
 from geodtr.runtime.errors import CheckpointError, ConfigError
+from geodtr.training.models.checkpoint import save_checkpoint
 from geodtr.training.models.geodtr.geodtr import GeoDTR
 from geodtr.training.models.registry import build_model
 from geodtr.training.presets.load import load_preset
@@ -245,3 +246,20 @@ def test_a_transformer_s_weights_that_are_absent_or_others_are_named(
     (tmp_path / "noise").write_bytes(b"noise")
     with pytest.raises(CheckpointError, match="noise"):
         first_weights(load_preset(preset, [*settings, f"recipe.pretrained={tmp_path / 'noise'}"]))
+
+
+def test_a_run_begins_with_the_same_network_after_other_images(tmp_path: Path) -> None:
+    """Other imagery and what acts in training alone are no other network; a difference is named with both values."""
+    config = load_preset("world-tiny")
+    file = tmp_path / "first.safetensors"
+    first = build_model(config.model, config.ground, config.aerial)
+    save_checkpoint(file, first, "random weights")
+    start = f"recipe.start={file}"
+    again = load_preset("world-tiny", [start, "ground.imagery.aspect=2.5", "model.dropout=0.05"])
+    assert again.ground != config.ground
+    assert again.model != config.model
+    assert all(tensor.equal(first.state_dict()[name]) for name, tensor in first_weights(again).items())
+    with pytest.raises(
+        ConfigError, match=r"model\.descriptors is \d+ there, 5 here; ground\.width is \d+ there, 160 here"
+    ):
+        first_weights(load_preset("world-tiny", [start, "model.descriptors=5", "ground.width=160"]))

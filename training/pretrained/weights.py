@@ -34,6 +34,9 @@ from geodtr.training.pretrained.transformers import transformer_weights
 
 _PARTS = {"conv1": "0", "bn1": "1", "layer1": "3", "layer2": "4", "layer3": "5", "layer4": "6"}
 
+_MAY_CHANGE = {"imagery", "dropout", "stochastic_depth", "initialisation", "layer_scale", "temperature", "frozen"}
+"""Settings that neither shape a network nor change what it computes of an image after training."""
+
 _VGG = {"19": "20", "21": "23", "24": "27", "26": "30", "28": "33"}
 
 
@@ -89,12 +92,13 @@ def _of_checkpoint(config: TrainConfig) -> Mapping[str, Tensor]:
     checkpoint, model = load_checkpoint(Path(config.recipe.start)), config.model
     weights = checkpoint.model.state_dict()
     if isinstance(model, TransGeoStage2Config) and not isinstance(checkpoint.info.model, TransGeoStage2Config):
-        stage_1 = msgspec.structs.replace(config, model=stage_1_config(model), aerial=first_image(config.aerial))
-        _check_same(checkpoint.info, stage_1.model, stage_1)
+        wanted = {"model": stage_1_config(model), "ground": config.ground, "aerial": first_image(config.aerial)}
+        _check_same(checkpoint.info, wanted, f"{config.recipe.start} differs from what stage 2 begins with")
         return begin(weights, model, config.aerial)
     if isinstance(model, FusionGanConfig) and isinstance(checkpoint.info.model, FusionGanStage1Config):
         model = msgspec.structs.replace(checkpoint.info.model, generator=model.generator)
-    _check_same(checkpoint.info, model, config)
+    wanted = {"model": model, "ground": config.ground, "aerial": config.aerial}
+    _check_same(checkpoint.info, wanted, f"{config.recipe.start} differs from this run's")
     return weights
 
 
@@ -113,11 +117,31 @@ def _of_generator(config: TrainConfig) -> Mapping[str, Tensor]:
     return weights
 
 
-def _check_same(info: CheckpointInfo, model: ModelConfig, config: TrainConfig) -> None:
-    wanted = {"model": model, "ground": config.ground, "aerial": config.aerial}
-    for name, value in wanted.items():
-        if getattr(info, name) != value:
-            raise ConfigError(f"The network of recipe.start {config.recipe.start} differs from this run's in {name}.")
+def _check_same(info: CheckpointInfo, wanted: Mapping[str, msgspec.Struct], what: str) -> None:
+    """Compare what the weights were made for. What the images showed, and what acts in training alone, may change."""
+    differences = [
+        f"{name} is {found} there, {here} here"
+        for part, value in wanted.items()
+        for name, (found, here) in _differences(part, getattr(info, part), value).items()
+    ]
+    if differences:
+        raise ConfigError(
+            f"The network of recipe.start {what}: {'; '.join(differences)}. Name a preset of that network, or state it "
+            "by --set."
+        )
+
+
+def _differences(name: str, found: Any, here: Any) -> dict[str, tuple[object, object]]:
+    """Values that differ, by setting."""
+    if type(found) is not type(here) or not isinstance(found, msgspec.Struct):
+        kinds = [each.__struct_config__.tag if isinstance(each, msgspec.Struct) else each for each in (found, here)]
+        return {} if found == here else {name: (kinds[0], kinds[1])}
+    return {
+        setting: values
+        for field in found.__struct_fields__
+        if field not in _MAY_CHANGE
+        for setting, values in _differences(f"{name}.{field}", getattr(found, field), getattr(here, field)).items()
+    }
 
 
 def _find_pretrained(config: ModelConfig) -> _Pretrained | None:

@@ -78,11 +78,13 @@ def test_stage_2_begins_with_stage_1_alone(
     )
     assert "begins with the weights and the attention map of stage 1" in message
     assert "recipe.start=RUN" in message
-    with pytest.raises(ConfigError, match="differs from this run's in aerial"):
+    with pytest.raises(
+        ConfigError, match=r"differs from what stage 2 begins with: aerial\.height is 64 there, 56 here"
+    ):
         train(_config(stage_1, "aerial.overview=56"), few, tmp_path / "b")
-    with pytest.raises(ConfigError, match="differs from this run's in model"):
+    with pytest.raises(ConfigError, match=r"model\.heads is 2 there, 4 here"):
         train(_config(stage_1, "model.heads=4"), few, tmp_path / "c")
-    with pytest.raises(ConfigError, match="differs from this run's in model"):
+    with pytest.raises(ConfigError, match="model is transgeo-stage2 there, transgeo here"):
         train(load_preset("world-transgeo", (*ASAM, f"recipe.start={stage_2}")), few, tmp_path / "d")
     # Stage 2 goes on from stage 2 as it is.
     again = train(_config(stage_2, "recipe.epochs=1", "recipe.learning_rate=1e-12"), few, tmp_path / "e")
