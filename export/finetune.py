@@ -17,8 +17,10 @@ from geodtr.runtime.names import BRANCHES, Dialect
 from geodtr.runtime.progress import Track, untracked
 from geodtr.training.config import TrainConfig
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.models.checkpoint import read_info
+from geodtr.training.models.checkpoint import CheckpointInfo, read_info
+from geodtr.training.models.registry import outline
 from geodtr.training.presets.load import load_preset
+from geodtr.training.qat import without_norm
 from geodtr.training.run_files import CONFIG, find_checkpoint
 
 EPOCHS = 3
@@ -40,10 +42,11 @@ def finetune_config(
     """Calibrate `source`, a run's folder or a checkpoint, on what its training sees of `pair_set`, and make its
     training's configuration one of fine-tuning.
 
-    `preset` is where the recipe is from; a run's folder has its own. Raises ConfigError when neither is there.
+    `preset` is where the recipe is from; a run's folder has its own. Raises ConfigError when neither is there, or when
+    the model has convolutions without batch normalisation.
     """
     checkpoint = find_checkpoint(source).resolve()
-    read_info(checkpoint)
+    _check_convolutions(read_info(checkpoint))
     if preset is None:
         if not (source / CONFIG).is_file():
             raise ConfigError(f"{source} does not record how it was trained. Name a run's folder, or add --preset.")
@@ -67,6 +70,18 @@ def finetune_config(
     }
     explicit = {setting.partition("=")[0].strip() for setting in settings}
     return load_preset(preset, settings, {key: value for key, value in values.items() if key not in explicit})
+
+
+def _check_convolutions(info: CheckpointInfo) -> None:
+    """Raise ConfigError when the network has convolutions that training cannot round as an engine does."""
+    network = outline(info.model, info.ground, info.aerial)
+    unlike = [f"{branch}.{name}" for branch in BRANCHES for name in without_norm(network.branch(branch))]
+    if unlike:
+        raise ConfigError(
+            f'finetune rounds convolutions together with the batch normalisation after them, as in the models "geodtr" '
+            f'and "geodtr-plus" with a ResNet-34. This network has others, first {unlike[0]}. Keep more of its '
+            "operators in float32 instead: build-engine --precision int8 --keep-cosine 0.999, or --precision auto."
+        )
 
 
 def _convolutions(exported: Bundle, ranges: Ranges) -> dict[str, Any]:

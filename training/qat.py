@@ -81,12 +81,7 @@ def simulate_int8(model: nn.Module, simulation: Int8Simulation) -> None:
 
     Raises ConfigError when a name is not a convolution followed by a normalisation.
     """
-    leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
-    followed: Mapping[str, tuple[nn.Conv2d, str, nn.BatchNorm2d]] = {
-        name: (module, next_name, next_module)
-        for (name, module), (next_name, next_module) in pairwise(leaves)
-        if isinstance(module, nn.Conv2d) and isinstance(next_module, nn.BatchNorm2d)
-    }
+    followed = _followed(model)
     for name, ranges in simulation.convolutions.items():
         if name not in followed:
             raise ConfigError(
@@ -96,6 +91,22 @@ def simulate_int8(model: nn.Module, simulation: Int8Simulation) -> None:
         frozen = _frozen(norm, ranges.writes)
         model.set_submodule(norm_name, frozen)
         model.set_submodule(name, _rounded(convolution, frozen, ranges.reads, 2 ** (simulation.weight_bits - 1) - 1))
+
+
+def without_norm(model: nn.Module) -> list[str]:
+    """The names of convolutions in `model` that `simulate_int8` refuses: no batch normalisation follows them."""
+    followed = _followed(model)
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Conv2d) and name not in followed]
+
+
+def _followed(model: nn.Module) -> Mapping[str, tuple[nn.Conv2d, str, nn.BatchNorm2d]]:
+    """Convolutions by name, each with the batch normalisation after it."""
+    leaves = [(name, module) for name, module in model.named_modules() if not any(module.children())]
+    return {
+        name: (module, next_name, next_module)
+        for (name, module), (next_name, next_module) in pairwise(leaves)
+        if isinstance(module, nn.Conv2d) and isinstance(next_module, nn.BatchNorm2d)
+    }
 
 
 def _frozen(norm: nn.BatchNorm2d, limits: tuple[float, float]) -> FrozenNormalisation:

@@ -22,9 +22,10 @@ from geodtr.runtime.engines.onnxruntime import open_session
 from geodtr.runtime.errors import ImageError
 from geodtr.runtime.spec import INPUT, Descriptors, Images
 from geodtr.training.data.pair_set import PairSet
-from geodtr.training.models.checkpoint import load_checkpoint
+from geodtr.training.models.checkpoint import load_checkpoint, save_checkpoint
 from geodtr.training.models.embedder import embedders
-from geodtr.training.models.registry import Model
+from geodtr.training.models.registry import Model, build_model
+from geodtr.training.presets.load import load_preset
 from geodtr.training.qat import simulate_int8
 
 
@@ -144,6 +145,28 @@ def test_an_impossible_setting_is_refused_before_any_work(
     message = refused(*command)
     assert named in message
     assert "Calibrating" not in message
+
+
+def test_a_network_without_batch_normalisation_is_refused_before_any_work(
+    trained: Trained, refused: Callable[..., str], tmp_path: Path
+) -> None:
+    config = load_preset("world-safa")
+    file = tmp_path / "safa.safetensors"
+    save_checkpoint(file, build_model(config.model, config.ground, config.aerial), "random weights")
+    command = (
+        "finetune",
+        file,
+        "--preset",
+        "world-safa",
+        "--data",
+        trained.train_set.name,
+        "--out",
+        tmp_path / "tuned",
+    )
+    message = refused(*command)
+    assert "This network has others, first ground.backbone.0" in message
+    assert "--keep-cosine" in message
+    assert "Exporting" not in message
 
 
 def test_a_checkpoint_alone_needs_its_recipe_named(
