@@ -54,11 +54,14 @@ def looked_at(what: str, look: Callable[[], str]) -> Finding:
 
 def check_files(bundle: Path, manifest: Manifest) -> Iterator[Finding]:
     """Every file of the bundle: there, and by its SHA-256 the one that was built."""
-    yield from check_graphs(bundle, manifest)
+    graphs = list(check_graphs(bundle, manifest))
+    yield from graphs
+    # Only what is whole can be compiled again.
+    remedy = rebuild_command if any(finding.failed for finding in graphs) else recompile_bundle
     for branch in BRANCHES:
         compiled = manifest.engine(branch).compiled
         if compiled is not None:
-            yield _check_file(bundle, compiled, lambda: recompile_bundle(bundle, manifest))
+            yield _check_file(bundle, compiled, lambda: remedy(bundle, manifest))
 
 
 def check_graphs(bundle: Path, manifest: Manifest) -> Iterator[Finding]:

@@ -162,13 +162,15 @@ def _objective(config: TrainConfig, model: Model, ranks: Ranks) -> Objective:
 
 
 def _hardest(step: int, total: int, recipe: Recipe) -> float:
-    """The share of triplets that count: falls by epochs, or exponentially from 1 over the first half of the run.
+    """The share of triplets that count: by epoch, as listed, or falling exponentially from 1 over the first
+    half of the run.
 
     A small share from the start makes all descriptors collapse into one point.
     """
     if recipe.hardest_from:
         epoch = step * recipe.epochs // total
-        return min((share for first, share in recipe.hardest_from if epoch >= first), default=1.0)
+        begun = [entry for entry in recipe.hardest_from if entry[0] <= epoch]
+        return max(begun)[1] if begun else 1.0
     return float(recipe.hardest ** min(1.0, 2 * step / total))
 
 

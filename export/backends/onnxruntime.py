@@ -100,7 +100,7 @@ def _move_biases(graph: Any) -> None:
             product = products.get(value)
             if product is None or readers[value] > 1 or len(product.input) > _BIAS:
                 continue
-            if bias not in shapes or shapes[bias] != shapes.get(product.input[1], [])[-1:]:
+            if len(shapes.get(bias, ())) != 1 or shapes[bias] != shapes.get(product.input[1], [])[-1:]:
                 continue
             product.input.extend([""] * (_BIAS - len(product.input)) + [bias])
             if node.op_type == "Add":

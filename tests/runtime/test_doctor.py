@@ -142,6 +142,7 @@ def test_all_damage_is_reported_together_with_the_commands_that_repair_it(
     assert f"--calibration {calibration.calibration.data}" in from_checkpoint
     assert "--precision int8" in from_checkpoint
     assert read_manifest(bundle).source.sha256[:16] in from_checkpoint
+    assert failed["aerial.optimised.onnx"]["remedy"] == from_checkpoint, "damaged graphs cannot be compiled again"
     assert "FAILED" in cli("doctor", bundle).out
 
 
@@ -233,8 +234,9 @@ def test_a_manifest_of_schema_3_is_read_and_rebuilt_by_a_plain_line(
     bundle = copy_of("int8")
     _make_older(bundle)
     assert cli("doctor", bundle).code == 0
-    (bundle / "ground.onnx").unlink()
     (bundle / "aerial.optimised.onnx").unlink()
+    compiled = _failed(cli("doctor", bundle, "--json"))["aerial.optimised.onnx"]
+    (bundle / "ground.onnx").unlink()
     failed = _failed(cli("doctor", bundle, "--json"))
     older = read_manifest(bundle)
     assert older.quantisation is not None
@@ -242,7 +244,7 @@ def test_a_manifest_of_schema_3_is_read_and_rebuilt_by_a_plain_line(
         f"geodtr-export build-engine CKPT --backend onnxruntime --calibration "
         f"{shlex.quote(older.quantisation.calibration.data)} --precision int8 --out {bundle}-rebuilt  # the"
     )
-    assert failed["aerial.optimised.onnx"]["remedy"].startswith(
+    assert compiled["remedy"].startswith(
         f"geodtr-export build-engine {bundle} --backend onnxruntime --dialect {older.quantisation.dialect} "
         "--precision same"
     )

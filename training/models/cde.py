@@ -10,22 +10,22 @@ from itertools import pairwise
 from math import ceil
 from typing import Literal
 
-import msgspec
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geodtr.runtime.errors import ConfigError
 from geodtr.runtime.spec import Preprocessing
-from geodtr.training.models.base import Count, Depth
+from geodtr.training.models.base import Count, Depth, ModelSettings
 from geodtr.training.models.geodtr.geodtr import Backbone, BackboneConfig
 from geodtr.training.models.geodtr.layout import LayoutBranch, LayoutModel
 from geodtr.training.models.safa import PositionEmbedding
 
 _STAGES = 3
+_SMALLEST = 2 << _STAGES  # a side of two positions, of which one is reflected
 
 
-class CdeConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, tag_field="name", tag="cde"):
+class CdeConfig(ModelSettings, frozen=True, kw_only=True, tag="cde"):
     """`descriptors` is the number of attention maps. `begin`, `encoder` and `residuals` are the generator's; `widths`
     and `blocks` the first three stages of the ResNet, whose last width is the encoder's.
     """
@@ -199,6 +199,11 @@ class Cde(LayoutModel):
             raise ConfigError(
                 'The model "cde" describes a tile by what becomes a panoramic street view, and needs it '
                 "polar-transformed. Set aerial.polar=true, with a size like the ground images'."
+            )
+        if min(aerial.height, aerial.width) < _SMALLEST:
+            raise ConfigError(
+                f'Tiles of {aerial.height}x{aerial.width} pixels are too small for the model "cde", which reflects its '
+                f"features' edges: set aerial.height and aerial.width to {_SMALLEST} or more."
             )
         if config.widths[-1] != config.encoder[-1]:
             raise ConfigError(

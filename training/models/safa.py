@@ -42,7 +42,7 @@ class PositionEmbedding(nn.Module):
             nn.init.normal_(weight, std=0.005)
 
     def unbounded(self, features: Tensor) -> Tensor:
-        # Not an einsum as well: ONNX Runtime 1.32 rearranges the weights of one at every call, and these are slow to.
+        # Not another einsum: ONNX Runtime 1.32 would transpose w2 at every call, and leaves w1 as it is.
         inner = torch.einsum("bi,ijk->kbj", features.amax(dim=1), self.w1) + self.b1.permute(2, 0, 1)
         return (inner @ self.w2.permute(2, 0, 1) + self.b2.permute(2, 0, 1)).permute(1, 2, 0)
 

@@ -31,6 +31,7 @@ VECTOR, NUMBER = (OUTPUTS,), (1,)
         (VECTOR, False, False, True, False),
         (VECTOR, False, True, True, False),
         (NUMBER, False, False, False, False),
+        ((), False, False, False, False),
         ((3, OUTPUTS), False, False, False, False),
     ],
 )

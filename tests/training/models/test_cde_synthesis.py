@@ -332,9 +332,15 @@ def test_the_hardest_triplets_count_by_epoch() -> None:
     assert shares == [1, 1, 0.1, 0.1, 0.05, 0.05, 0.01, 0.01]
 
 
+def test_a_share_of_triplets_may_rise() -> None:
+    recipe = load_preset("cde-cvusa", ["recipe.hardest_from=[[4, 0.5], [0, 0.1], [8, 1.0]]", "recipe.epochs=12"]).recipe
+    assert [_hardest(epoch, 12, recipe) for epoch in (0, 3, 4, 7, 8, 11)] == [0.1, 0.1, 0.5, 0.5, 1, 1]
+
+
 def test_what_cannot_be_drawn_is_refused() -> None:
     for setting, expected in (
         ("ground.width=64", "Make them equal"),
+        ("aerial.height=15", "set aerial.height and aerial.width to 16 or more"),
         ("ground.mean=0.4", "draws values from -1 to 1"),
         ("recipe.counterfactual_weight=1", "Set all three to 0"),
         ("recipe.hardest=0.5", "Set only one of them"),

@@ -185,6 +185,10 @@ def test_files_of_the_wrong_stage_are_refused_by_name(
     out = ("--out", file)
     assert "Give stage 1's checkpoint too: --stage-1 FILE" in refused("import-checkpoint", second, *stage_2, *out)
     assert "2.pth.tar is a checkpoint of TransGeo's stage 2" in refused("import-checkpoint", second, *stage_1, *out)
+    narrow = ("--set", "ground.width=154", "--set", "ground.imagery.field_of_view=90")
+    assert "2.pth.tar is a checkpoint of TransGeo's stage 2" in refused(
+        "import-checkpoint", second, *stage_1, *narrow, *out
+    )
     for given, of_stage_1 in ((first, first), (first, second)):
         message = refused("import-checkpoint", given, "--stage-1", of_stage_1, *stage_2, *out)
         assert "1.pth.tar is a checkpoint of TransGeo's stage 1" in message

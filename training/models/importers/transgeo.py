@@ -43,6 +43,7 @@ GROUND, VIGOR_GROUND = _input(112, 616, PANORAMAS), _input(320, 640, PANORAMAS)
 AERIAL, VIGOR_AERIAL = _input(256, 256), _input(320, 320)
 STAGE_2 = {(266, 400): _input(320, 320, overview=256), (800, 625): _input(400, 400, overview=320)}
 """Aerial inputs of stage 2, on CVUSA or CVACT and on VIGOR, by the patches of both branches."""
+_VIGOR_STAGE_1 = (800, 400)  # as many aerial patches as stage 2 has on CVUSA
 
 _RENAMES = (
     (re.compile(r"^query_net\."), "ground."),
@@ -108,7 +109,8 @@ class TransGeoImporter(Importer):
                 f"{path} is a checkpoint of TransGeo's stage 1: it has {found} aerial patches, and stage 2 has "
                 f"{wanted}. Give it with --stage-1, and stage 2's file first."
             )
-        if first is None and _patches(tensors) in STAGE_2:
+        of_stage_2 = found in {aerial for _, aerial in STAGE_2} and _patches(tensors) != _VIGOR_STAGE_1
+        if first is None and of_stage_2:
             raise CheckpointError(
                 f"{path} is a checkpoint of TransGeo's stage 2: it has {found} aerial patches, and stage 1 has "
                 f"{wanted}. Give stage 1's file here; to import stage 2, add --stage-1 FILE, and -stage2 to the preset."
